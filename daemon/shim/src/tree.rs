@@ -134,7 +134,8 @@ pub struct Scope {
 #[derive(Debug, Default)]
 pub struct Finder {
     scope: Scope,
-    marked: HashMap<(i32, u64), bool>,
+    /// Command name and answer: exec changes the environment, and with it, nearly always, the name.
+    marked: HashMap<(i32, u64), (String, bool)>,
 }
 
 impl Finder {
@@ -196,11 +197,13 @@ impl Finder {
             return false;
         }
         let key = (process.pid, process.start_ticks);
-        if let Some(&known) = self.marked.get(&key) {
-            return known;
+        if let Some((name, known)) = self.marked.get(&key)
+            && *name == process.name
+        {
+            return *known;
         }
         let marked = table.run_id(process.pid).is_some_and(|value| value == self.scope.run_id.as_bytes());
-        self.marked.insert(key, marked);
+        self.marked.insert(key, (process.name.clone(), marked));
         marked
     }
 
