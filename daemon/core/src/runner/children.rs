@@ -41,7 +41,10 @@ impl Children {
     ///
     /// # Errors
     /// Those of `spawn`.
-    pub fn spawn(&self, spawn: impl FnOnce() -> io::Result<std::process::Child>) -> io::Result<(std::process::Child, Claim)> {
+    pub fn spawn(
+        &self,
+        spawn: impl FnOnce() -> io::Result<std::process::Child>,
+    ) -> io::Result<(std::process::Child, Claim)> {
         let mut pids = self.lock();
         let child = spawn()?;
         let pid = i32::try_from(child.id()).expect("a pid is positive and fits");

@@ -74,7 +74,7 @@ impl Runner {
             Some((pidfd, _)) => {
                 let pidfd = Arc::new(pidfd);
                 self.0.shims.put(key, Arc::clone(&pidfd));
-                Ok(Found::Alive(Watched::adopted(key.clone(), folder.to_owned(), pidfd)))
+                Ok(Found::Alive(Watched::adopted(key.clone(), folder.to_owned(), Some(pidfd))))
             }
             // It has ended between the two looks.
             None => match read_exit(folder)? {
@@ -117,9 +117,7 @@ impl Runner {
         if !alive {
             return Ok(Found::Gone);
         }
-        // The watch begins at the dead shim and so goes straight to the rescue.
-        let ended = Arc::new(dead_process()?);
-        Ok(Found::ShimDied(Watched::adopted(key.clone(), folder.to_owned(), ended)))
+        Ok(Found::ShimDied(Watched::adopted(key.clone(), folder.to_owned(), None)))
     }
 }
 
@@ -131,7 +129,7 @@ fn is_held(path: &Path) -> io::Result<bool> {
 }
 
 fn has_members(agent: &Identity, key: &RunKey) -> io::Result<bool> {
-    let scope = tree::Scope { roots: vec![agent.clone()], run_id: key.run.as_str().as_bytes().to_vec() };
+    let scope = tree::Scope { above: Vec::new(), within: vec![agent.clone()], run_id: key.run.to_string() };
     Ok(tree::members(&tree::System, scope)?.iter().any(conductor_shim::process::Stat::is_alive))
 }
 
@@ -157,12 +155,4 @@ fn find_shim(folder: &Path) -> io::Result<Option<(Pidfd, i32)>> {
         }
     }
     Ok(None)
-}
-
-/// A pidfd of a process that has ended.
-fn dead_process() -> io::Result<Pidfd> {
-    let mut child = std::process::Command::new("/bin/true").stdin(std::process::Stdio::null()).spawn()?;
-    let pidfd = Pidfd::open(i32::try_from(child.id()).expect("a pid is positive and fits"));
-    child.wait()?;
-    pidfd
 }

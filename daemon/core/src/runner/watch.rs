@@ -32,7 +32,8 @@ const STATUS_WAIT: Duration = Duration::from_millis(500);
 pub struct Watched {
     key: RunKey,
     folder: PathBuf,
-    shim: Arc<Pidfd>,
+    /// The shim; `None`: it is dead, and the watch begins with the rescue.
+    shim: Option<Arc<Pidfd>>,
     /// The shim's pid and our claim on it, if it is our child.
     child: Option<(i32, Claim)>,
     status: Option<ChildStdout>,
@@ -69,10 +70,10 @@ impl Watched {
         status: Option<ChildStdout>,
         claim: Claim,
     ) -> Self {
-        Self { key, folder, shim, child: Some((pid, claim)), status, agent: None }
+        Self { key, folder, shim: Some(shim), child: Some((pid, claim)), status, agent: None }
     }
 
-    pub(super) fn adopted(key: RunKey, folder: PathBuf, shim: Arc<Pidfd>) -> Self {
+    pub(super) fn adopted(key: RunKey, folder: PathBuf, shim: Option<Arc<Pidfd>>) -> Self {
         Self { key, folder, shim, child: None, status: None, agent: None }
     }
 
@@ -119,8 +120,19 @@ impl Runner {
     }
 
     /// Waits for the shim, telling of the start when it comes.
-    async fn until_shim_ends(&self, run: &mut Watched, tell: &mut impl FnMut(WatchEvent), announce: bool) -> io::Result<()> {
-        let shim = AsyncFd::new(SharedPidfd(Arc::clone(&run.shim)))?;
+    async fn until_shim_ends(
+        &self,
+        run: &mut Watched,
+        tell: &mut impl FnMut(WatchEvent),
+        announce: bool,
+    ) -> io::Result<()> {
+        let Some(shim) = run.shim.clone() else {
+            if announce {
+                self.announce(run, tell)?;
+            }
+            return Ok(());
+        };
+        let shim = AsyncFd::new(SharedPidfd(shim))?;
         if announce {
             match run.status.take() {
                 Some(status) => {
