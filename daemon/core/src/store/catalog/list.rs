@@ -235,7 +235,7 @@ pub(super) fn task_range(task: &TaskKey) -> (Bound<RunKey>, Bound<RunKey>) {
     (Bound::Included(task.run(first)), Bound::Included(task.run(last)))
 }
 
-fn project_range(project: &ProjectId) -> (Bound<TaskKey>, Bound<TaskKey>) {
+pub(super) fn project_range(project: &ProjectId) -> (Bound<TaskKey>, Bound<TaskKey>) {
     let (first, last) = task_bounds();
     let key = |task| TaskKey::new(project.clone(), task);
     (Bound::Included(key(first)), Bound::Included(key(last)))
