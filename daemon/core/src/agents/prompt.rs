@@ -352,7 +352,7 @@ mod tests {
             super::messages(&mut text, &previous);
             prop_assert!(text.len() <= MAX_MESSAGES);
             for message in &messages {
-                let heading = format!("{}]\n", message.id);
+                let heading = format!("Z {}]\n", message.id);
                 prop_assert!(text.matches(&heading).count() <= 1);
             }
         }
