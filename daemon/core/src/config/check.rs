@@ -193,7 +193,9 @@ fn check_url(problems: &mut Problems, key: &str, url: &str) {
         None => problems.add(key, format!("{url:?} does not begin with http:// or https://")),
         Some("") => problems.add(key, format!("{url:?} names no host")),
         Some(host) if host.contains('@') => problems.add(key, "contains a user or password; use token_file"),
-        Some(_) if !url.bytes().all(|b| b.is_ascii_graphic()) => problems.add(key, "contains a space or control character"),
+        Some(_) if !url.bytes().all(|b| b.is_ascii_graphic()) => {
+            problems.add(key, "contains a space or control character")
+        }
         Some(_) => {}
     }
 }

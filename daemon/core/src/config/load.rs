@@ -84,7 +84,9 @@ pub struct Flags {
 /// The environment of this process; entries that are not UTF-8 are left out.
 #[must_use]
 pub fn environment() -> Env {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 impl Config {
@@ -143,7 +145,8 @@ impl Config {
             };
             let path = std::path::absolute(&path).unwrap_or(path);
             let error = (flag_name == "--socket").then(|| paths::check_socket(&path).err()).flatten();
-            problems.extend(error.map(|error| Problem { place: Place::Key(place.to_owned()), message: error.to_string() }));
+            problems
+                .extend(error.map(|error| Problem { place: Place::Key(place.to_owned()), message: error.to_string() }));
             Some(path)
         };
         self.root = take(&flags.root, "CONDUCTOR_ROOT", "--root").or(self.root);
@@ -158,9 +161,7 @@ impl Config {
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
         // An empty file, or one with nothing but comments, is a null document.
         serde_yaml::from_str::<Option<Self>>(text).map(Option::unwrap_or_default).map_err(|error| {
-            let place = error
-                .location()
-                .map_or(Place::File, |at| Place::Text { line: at.line(), column: at.column() });
+            let place = error.location().map_or(Place::File, |at| Place::Text { line: at.line(), column: at.column() });
             Problem { place, message: readable(&error.to_string()) }
         })
     }
@@ -170,13 +171,20 @@ fn read(path: &Path) -> Result<String, String> {
     let mut text = String::new();
     let file = File::open(path).map_err(|error| format!("can't be opened: {error}"))?;
     file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|error| format!("can't be read: {error}"))?;
-    if text.len() as u64 > MAX_FILE { Err("has more than 1 MiB: that is no configuration".to_owned()) } else { Ok(text) }
+    if text.len() as u64 > MAX_FILE {
+        Err("has more than 1 MiB: that is no configuration".to_owned())
+    } else {
+        Ok(text)
+    }
 }
 
 /// Serde's words in ours; the position is told apart.
 fn readable(message: &str) -> String {
     let message = message.rsplit_once(" at line ").map_or(message, |(text, _)| text);
-    message.replace("unknown field", "unknown key").replace("duplicate field", "duplicate key").replace("missing field", "missing key")
+    message
+        .replace("unknown field", "unknown key")
+        .replace("duplicate field", "duplicate key")
+        .replace("missing field", "missing key")
 }
 
 /// A map in which a key may stand only once: YAML says so, serde's maps let the last one win.

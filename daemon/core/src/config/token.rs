@@ -134,7 +134,8 @@ pub enum TokenError {
 /// The variable that overrides an agent's token: `CONDUCTOR_AGENT_<NAME>_TOKEN`.
 #[must_use]
 pub fn token_variable(agent: &str) -> String {
-    let name: String = agent.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+    let name: String =
+        agent.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
     format!("CONDUCTOR_AGENT_{name}_TOKEN")
 }
 
@@ -272,7 +273,10 @@ mod tests {
         let env = Env::from([("CONDUCTOR_AGENT_MY_CLAUDE_TOKEN".into(), "a".into()), ("KEY".into(), "b".into())]);
         let inline = Secret("c".to_owned().into());
         let token = resolve("my-claude", None, Some("KEY"), Some(&inline), &env).unwrap().unwrap();
-        assert_eq!((token.value.expose_secret(), token.login.as_str()), ("a", "key from CONDUCTOR_AGENT_MY_CLAUDE_TOKEN"));
+        assert_eq!(
+            (token.value.expose_secret(), token.login.as_str()),
+            ("a", "key from CONDUCTOR_AGENT_MY_CLAUDE_TOKEN")
+        );
         let token = resolve("other", None, Some("KEY"), None, &env).unwrap().unwrap();
         assert_eq!((token.value.expose_secret(), token.login.as_str()), ("b", "key from variable KEY"));
         assert!(resolve("other", None, None, None, &env).unwrap().is_none());

@@ -218,9 +218,14 @@ mod tests {
 
     #[test]
     fn durations_are_read_with_their_units() {
-        for (text, millis) in
-            [("90s", 90_000), ("10m", 600_000), ("1h30m", 5_400_000), ("250ms", 250), ("1d2h3m4s5ms", 93_784_005), ("0s", 0)]
-        {
+        for (text, millis) in [
+            ("90s", 90_000),
+            ("10m", 600_000),
+            ("1h30m", 5_400_000),
+            ("250ms", 250),
+            ("1d2h3m4s5ms", 93_784_005),
+            ("0s", 0),
+        ] {
             assert_eq!(text.parse::<Time>(), Ok(Time::millis(millis)), "{text}");
         }
     }

@@ -11,7 +11,7 @@ use conductor_shim::durable;
 use conductor_shim::process::{self, Pidfd};
 use conductor_shim::protocol::{Exit, FOLDER, REAPED, Reaped, Start, StatusSource, VERSION};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use tokio::net::unix::pipe;
 
 use super::children::{Claim, wait_for};
@@ -132,7 +132,7 @@ impl Runner {
             }
             return Ok(());
         };
-        let shim = AsyncFd::new(SharedPidfd(shim))?;
+        let shim = watch_pidfd(SharedPidfd(shim))?;
         if announce {
             match run.status.take() {
                 Some(status) => {
@@ -194,7 +194,7 @@ impl Runner {
             return self.run_rescue_shim(run, tell).await;
         }
         let mut rescued = self.spawn_rescue(run)?;
-        let watched = AsyncFd::new(agent)?;
+        let watched = watch_pidfd(agent)?;
         let mut recorded = false;
         {
             let shim = self.until_shim_ends(&mut rescued, tell, false);
@@ -245,6 +245,13 @@ async fn record_status(run: &Watched, start: &Start, agent: &Pidfd) -> io::Resul
     let Some((wait_status, source)) = status else { return Ok(()) };
     let path = run.folder.join(FOLDER).join(REAPED);
     blocking(move || durable::write_json(&path, &Reaped { version: VERSION, wait_status, source })).await
+}
+
+/// Registers a pidfd with the event loop: it becomes readable when its process ends.
+fn watch_pidfd<T: std::os::fd::AsRawFd>(pidfd: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: both types that come here own their descriptor, give the same one each time and keep it open until they
+    // are dropped, which is after the registration.
+    unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(io::Error::from)
 }
 
 /// Runs file work away from the event loop.
