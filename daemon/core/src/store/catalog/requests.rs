@@ -33,10 +33,10 @@ pub(super) struct Requests {
 
 impl Requests {
     fn add(&mut self, task: TaskKey, record: RequestRecord, now: Timestamp) {
+        self.forget_old(now);
         if is_old(record.time, now) {
             return;
         }
-        self.forget_old(now);
         let at = (record.time, record.id.clone());
         if let Some(old) = self.by_id.insert(record.id.clone(), RequestEntry { task, record }) {
             self.by_time.remove(&(old.record.time, old.record.id));

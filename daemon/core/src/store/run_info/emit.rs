@@ -38,8 +38,7 @@ impl Text {
     }
 
     fn json(&mut self, key: &str, value: &impl serde::Serialize) {
-        let text = serde_json::to_string(value).expect("records of numbers and text are JSON");
-        self.plain(key, text);
+        self.plain(key, json_for_yaml(value));
     }
 }
 
@@ -121,7 +120,7 @@ fn status(value: RunStatus) -> &'static str {
 fn push_scalar(out: &mut String, text: &str) {
     let printable = text.chars().all(|c| c == ' ' || c.is_alphanumeric() || c.is_ascii_graphic());
     if !printable || reads_as_other(text) {
-        out.push_str(&serde_json::to_string(text).expect("text is JSON"));
+        out.push_str(&json_for_yaml(&text));
     } else if needs_quotes(text) {
         out.push('\'');
         out.push_str(&text.replace('\'', "''"));
@@ -129,6 +128,25 @@ fn push_scalar(out: &mut String, text: &str) {
     } else {
         out.push_str(text);
     }
+}
+
+/// JSON whose characters YAML reads as they stand: it takes some for line breaks, and refuses others.
+fn json_for_yaml(value: &impl serde::Serialize) -> String {
+    let json = serde_json::to_string(value).expect("records of numbers and text are JSON");
+    let is_special =
+        |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+    if !json.contains(is_special) {
+        return json;
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_special(c) {
+            write!(out, "\\u{:04x}", u32::from(c)).expect("writing to a String does not fail");
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// Whether some YAML (1.1 or 1.2) takes the bare text for a number, a truth value, a time or nothing.

@@ -165,13 +165,14 @@ fn scalar(text: &str) -> Option<Scalar<'_>> {
 
 /// Whether a text without quotes is one plain scalar that YAML reads as it stands.
 fn is_bare(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let first = bytes[0];
-    let starts_plain = first.is_ascii_alphanumeric()
-        || matches!(first, b'/' | b'.' | b'_' | b'~' | b'+' | b'(')
-        || (first == b'-' && bytes.get(1).is_some_and(u8::is_ascii_alphanumeric));
+    let mut chars = text.chars();
+    let starts_plain = match chars.next() {
+        Some('-') => chars.next().is_some_and(char::is_alphanumeric),
+        Some(first) => first.is_alphanumeric() || "/._~+(".contains(first),
+        None => false,
+    };
     starts_plain
-        && bytes.iter().all(|byte| (b' '..=b'~').contains(byte))
+        && text.chars().all(|c| c == ' ' || c.is_ascii_graphic() || c.is_alphanumeric())
         && !text.ends_with([' ', ':'])
         && !text.contains(": ")
         && !text.contains(" #")
