@@ -431,3 +431,6 @@ impl Config {
 pub fn schema() -> serde_json::Value {
     schemars::schema_for!(Config).to_value()
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,7 +144,7 @@ pub fn token_variable(agent: &str) -> String {
 ///
 /// # Errors
 /// [`TokenError`] where a source is named that gives no token.
-pub fn resolve(
+pub(super) fn resolve(
     agent: &str,
     file: Option<&Path>,
     variable: Option<&str>,
