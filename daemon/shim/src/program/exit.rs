@@ -106,8 +106,12 @@ impl Supervisor {
         loop {
             self.take_signals();
             self.group.reap_others();
+            if let Some(events) = &events {
+                // Read before the look, so that any later change ends the wait. What it says the look finds too.
+                let _ = events.is_populated();
+            }
             match self.group.alive() {
-                Ok(alive) if alive.is_empty() => {
+                Ok(alive) if alive.is_empty() && self.group.is_childless() => {
                     empty_looks += 1;
                     if empty_looks == EMPTY_LOOKS {
                         return true;
