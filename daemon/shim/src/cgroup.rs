@@ -117,6 +117,12 @@ impl Cgroup {
         path.join("cgroup.events").exists().then(|| Self { path: path.to_owned() })
     }
 
+    /// The folder that [`Cgroup::create`] would have made for this run. `None`: there is none.
+    #[must_use]
+    pub fn of_run(parent: &Path, run_id: &str) -> Option<Self> {
+        Self::open(&parent.join(format!("{PREFIX}{run_id}")))
+    }
+
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {

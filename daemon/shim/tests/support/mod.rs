@@ -247,6 +247,24 @@ pub(crate) fn tiers() -> Vec<Option<String>> {
     tiers
 }
 
+/// Makes this test program what conductord is: the parent of agents whose shim has died.
+pub(crate) fn adopt_orphans() {
+    // SAFETY: no pointers.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }, 0);
+}
+
+/// Reaps exactly this adopted process, when it ends.
+pub(crate) fn reap_adopted(agent: Identity) {
+    std::thread::spawn(move || {
+        wait_for("the agent to be ours", || match process::stat(agent.pid) {
+            Ok(stat) => stat.start_ticks != agent.start_ticks || stat.ppid == std::process::id() as i32,
+            Err(_) => true,
+        });
+        // SAFETY: a null status is allowed; one pid by name. If it is not ours, the call fails and changes nothing.
+        unsafe { libc::waitpid(agent.pid, std::ptr::null_mut(), 0) };
+    });
+}
+
 pub(crate) fn is_root() -> bool {
     // SAFETY: no pointers.
     unsafe { libc::geteuid() == 0 }
