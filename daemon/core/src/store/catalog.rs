@@ -4,6 +4,7 @@
 //! changes. Nothing is read from or written to disk, and no lock is held beyond one short call: a page costs a page.
 
 mod changes;
+mod count;
 mod find;
 mod list;
 mod records;

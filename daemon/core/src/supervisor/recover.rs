@@ -23,8 +23,10 @@ use crate::ralph::{Event, Interruption, LastRun, LoopState, RunEnd};
 use crate::runner::{Found, RunFinish, Watched};
 use crate::store::liveness::Liveness;
 use crate::store::scan::TaskKind;
-use crate::store::{ProjectRecord, ScannedRun, ScannedTask, StoreError, TaskRecord, scan};
-use crate::types::{Outcome, Phase, RunInfo, RunKey, Timestamp};
+use crate::store::{ProjectRecord, Scan, ScannedRun, ScannedTask, StoreError, TaskRecord, scan, yaml};
+use crate::types::{Outcome, RunId, RunInfo, TaskKey, Timestamp};
+
+type Scanned = ScannedTask<LoopState, yaml::Value>;
 
 /// Threads that look at runs: each look is a few system calls on a warm cache.
 const PROBES: usize = 4;
@@ -63,7 +65,7 @@ pub(super) fn recover(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>)
     shared.root.empty_trash()?;
     let _ = std::fs::remove_dir_all(shared.root.conductor_file(STAGING));
     let now = Timestamp::now();
-    let scan = scan::<LoopState, crate::store::yaml::Value>(&shared.root, now, &Liveness::default())?;
+    let scan: Scan<LoopState, yaml::Value> = scan(&shared.root, now, &Liveness::default())?;
     for project in &scan.projects {
         shared.catalog.put_project(ProjectRecord::from(project));
     }
@@ -93,13 +95,13 @@ pub(super) fn recover(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>)
 }
 
 /// Looks at every run of ours that has no end, in parallel.
-fn probe<S, P>(shared: &Arc<Shared>, tasks: &[ScannedTask<S, P>]) -> HashMap<crate::types::TaskKey, Vec<Probed>> {
+fn probe(shared: &Arc<Shared>, tasks: &[Scanned]) -> HashMap<TaskKey, Vec<Probed>> {
     let work: Vec<&ScannedRun> = tasks
         .iter()
         .filter(|task| matches!(task.kind, TaskKind::Own(_)))
         .flat_map(|task| task.runs.iter().filter(|run| run.info.outcome.is_none()))
         .collect();
-    let found: Mutex<HashMap<crate::types::TaskKey, Vec<Probed>>> = Mutex::default();
+    let found: Mutex<HashMap<TaskKey, Vec<Probed>>> = Mutex::default();
     let runtime = tokio::runtime::Handle::current();
     std::thread::scope(|scope| {
         for chunk in work.chunks(work.len().div_ceil(PROBES).max(1)) {
@@ -118,38 +120,17 @@ fn probe<S, P>(shared: &Arc<Shared>, tasks: &[ScannedTask<S, P>]) -> HashMap<cra
     found.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn fill_catalog<S, P>(
-    shared: &Shared,
-    task: &ScannedTask<S, P>,
-    probed: &HashMap<crate::types::TaskKey, Vec<Probed>>,
-    now: Timestamp,
-) where
-    ScannedTask<S, P>: AsLoop,
-{
-    let record = match task.as_loop() {
-        Some(file) => TaskRecord { updated: TaskRecord::from_scan(task).updated, ..record::task(file, now) },
-        None => TaskRecord::from_scan(task),
-    };
-    shared.catalog.put_task(record);
+fn fill_catalog(shared: &Shared, task: &Scanned, probed: &HashMap<TaskKey, Vec<Probed>>, now: Timestamp) {
+    let scanned = TaskRecord::from_scan(task);
+    shared.catalog.put_task(match &task.kind {
+        TaskKind::Own(file) => TaskRecord { updated: scanned.updated, ..record::task(file, now) },
+        _ => scanned,
+    });
     let open = probed.get(&task.key);
     for run in &task.runs {
         // Runs that are looked at come with what they have come to.
         if !open.is_some_and(|open| open.iter().any(|probed| probed.run.key == run.key)) {
             shared.catalog.put_run(run.info.clone());
-        }
-    }
-}
-
-/// A scanned task of ours as its file.
-trait AsLoop {
-    fn as_loop(&self) -> Option<&File>;
-}
-
-impl AsLoop for ScannedTask<LoopState, crate::store::yaml::Value> {
-    fn as_loop(&self) -> Option<&File> {
-        match &self.kind {
-            TaskKind::Own(file) => Some(file),
-            _ => None,
         }
     }
 }
@@ -190,7 +171,7 @@ fn open_run(
     shared: &Arc<Shared>,
     tx: &mpsc::UnboundedSender<Message>,
     probed: Probed,
-    current: Option<&crate::types::RunId>,
+    current: Option<&RunId>,
     summary: &mut RecoverySummary,
 ) {
     let Probed { run, found } = probed;
@@ -235,7 +216,7 @@ fn watch(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>, watched: Wat
     tokio::spawn(perform::follow(Arc::clone(shared), tx.clone(), watched, info));
 }
 
-fn never_made(run: crate::types::RunId) -> Event {
+fn never_made(run: RunId) -> Event {
     let summary = Some("conductord ended before the run was made".to_owned());
     let last = LastRun { run, outcome: Outcome::Lost, exit_code: None, signal: None, summary };
     Event::RunEnded(Box::new(RunEnd {
@@ -246,17 +227,4 @@ fn never_made(run: crate::types::RunId) -> Event {
         retry_at: None,
         stderr_tail: String::new(),
     }))
-}
-
-/// Loads one settled task from disk, for a command that begins it anew. Blocks.
-pub(super) fn load(shared: &Shared, key: &crate::types::TaskKey) -> Result<Option<File>, StoreError> {
-    let file: Option<File> = crate::store::task_file::read(&shared.root, key)?;
-    debug_assert!(file.as_ref().is_none_or(|file| file.state.phase == Phase::Finished || file.state.run.is_some()));
-    Ok(file)
-}
-
-/// The key of a run, as it is named in a path of ours.
-#[must_use]
-pub(super) fn run_key(info: &RunInfo) -> RunKey {
-    info.key()
 }

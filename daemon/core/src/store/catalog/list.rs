@@ -236,7 +236,7 @@ pub(super) fn task_range(task: &TaskKey) -> KeyRange<RunKey> {
     (Bound::Included(task.run(first)), Bound::Included(task.run(last)))
 }
 
-fn project_range(project: &ProjectId) -> KeyRange<TaskKey> {
+pub(super) fn project_range(project: &ProjectId) -> KeyRange<TaskKey> {
     let (first, last) = task_bounds();
     let key = |task| TaskKey::new(project.clone(), task);
     (Bound::Included(key(first)), Bound::Included(key(last)))

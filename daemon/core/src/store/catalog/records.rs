@@ -60,6 +60,12 @@ pub struct TaskRecord {
     pub revision: u64,
     /// Why its file could not be read.
     pub problem: Option<String>,
+    /// First line of its prompt, at most 200 bytes.
+    pub title: String,
+    /// Its place in the queue from 1; 0: it is not queued.
+    pub queue_position: u32,
+    /// Time of the next attempt, while it waits for one.
+    pub next_attempt: Option<Timestamp>,
 }
 
 /// What is shown of another program's task.
@@ -91,6 +97,9 @@ impl TaskRecord {
             updated: created,
             revision: 0,
             problem: None,
+            title: String::new(),
+            queue_position: 0,
+            next_attempt: None,
         }
     }
 
