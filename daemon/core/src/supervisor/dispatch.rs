@@ -168,10 +168,9 @@ impl Dispatcher {
 
     pub(super) async fn run(mut self) {
         loop {
-            self.gauges.heartbeat.store(
-                u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-                Ordering::Relaxed,
-            );
+            self.gauges
+                .heartbeat
+                .store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
             let message = match tokio::time::timeout(HEARTBEAT, self.rx.recv()).await {
                 Ok(Some(message)) => message,
                 Ok(None) => return,
@@ -396,7 +395,8 @@ impl Dispatcher {
         }
         let Some(job) = entry.jobs.pop_front() else { return };
         entry.busy = true;
-        let (shared, own, tx, key) = (Arc::clone(&self.shared), Arc::clone(&entry.shared), self.tx.clone(), key.clone());
+        let (shared, own, tx, key) =
+            (Arc::clone(&self.shared), Arc::clone(&entry.shared), self.tx.clone(), key.clone());
         tokio::spawn(async move {
             let outcome = perform::perform(&shared, &own, &tx, job).await;
             let _ = tx.send(Message::Performed { key, outcome });
@@ -503,7 +503,13 @@ impl Dispatcher {
                 .filter_map(|(key, entry)| entry.file.state.run.clone().map(|run| (key.run(run.clone()), run)))
                 .collect();
             for (key, _) in live {
-                perform::stop_in_background(&self.shared, key, "conductord", "conductord is ending", graces(&self.shared.config()));
+                perform::stop_in_background(
+                    &self.shared,
+                    key,
+                    "conductord",
+                    "conductord is ending",
+                    graces(&self.shared.config()),
+                );
             }
         }
         let _ = reply.send(());

@@ -166,9 +166,8 @@ fn done_marker(shared: &Shared, key: &crate::types::TaskKey) -> DoneMarker {
 fn set_done_aside(shared: &Shared, file: &File) {
     let done = shared.root.done_file(&file.key());
     let aside = done.with_file_name(format!("DONE.resumed-{}", file.state.ends));
-    let renamed = std::fs::rename(&done, &aside).and_then(|()| {
-        conductor_shim::durable::fsync_dir(done.parent().expect("DONE lies in the task's folder"))
-    });
+    let renamed = std::fs::rename(&done, &aside)
+        .and_then(|()| conductor_shim::durable::fsync_dir(done.parent().expect("DONE lies in the task's folder")));
     match renamed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             tracing::error!(path = %done.display(), %error, "DONE could not be set aside");
@@ -220,7 +219,12 @@ fn launch_failed(key: &RunKey, info: &RunInfo, error: &LaunchError) -> Event {
 }
 
 /// Follows a live run to its end and tells the loop.
-pub(super) async fn follow(shared: Arc<Shared>, tx: mpsc::UnboundedSender<Message>, watched: Watched, mut info: RunInfo) {
+pub(super) async fn follow(
+    shared: Arc<Shared>,
+    tx: mpsc::UnboundedSender<Message>,
+    watched: Watched,
+    mut info: RunInfo,
+) {
     let key = info.key();
     let (tell, mut told) = mpsc::unbounded_channel();
     let watch = shared.runner.watch(watched, move |event| drop(tell.send(event)));
@@ -257,12 +261,7 @@ async fn started(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>, info
 }
 
 /// Records the end of a run, however long the disk refuses, and tells the loop.
-pub(super) async fn end(
-    shared: &Arc<Shared>,
-    tx: &mpsc::UnboundedSender<Message>,
-    info: RunInfo,
-    finish: RunFinish,
-) {
+pub(super) async fn end(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>, info: RunInfo, finish: RunFinish) {
     let key = info.key();
     let finish = Arc::new(finish);
     let (record, end) = loop {

@@ -15,9 +15,7 @@ use crate::bus::BusError;
 use crate::ralph::Event;
 use crate::runner::LaunchPlan;
 use crate::store::StoreError;
-use crate::types::{
-    ExitPolicy, Limits, Message, MessageId, Ownership, RunInfo, RunKey, RunStatus, TaskKey, Timestamp,
-};
+use crate::types::{ExitPolicy, Limits, Message, MessageId, Ownership, RunInfo, RunKey, RunStatus, TaskKey, Timestamp};
 
 /// Bytes of TASK.md that are read: the limit of a prompt, and room for one that another program wrote.
 const MAX_TASK_FILE: u64 = 2 * crate::agents::MAX_PROMPT;
@@ -137,9 +135,9 @@ fn build(shared: &Shared, file: &File, messages: &[Message]) -> Result<LaunchPla
         limits,
     };
     let text = prompt_text(file, &request, &String::from_utf8_lossy(&task_prompt), messages);
-    let made = durable::write_atomic(&request.prompt, text.as_bytes(), durable::PRIVATE).map_err(Unready::from).and_then(
-        |()| adapter.prepare(&request).map_err(|error| Unready::Attention(error.to_string())),
-    );
+    let made = durable::write_atomic(&request.prompt, text.as_bytes(), durable::PRIVATE)
+        .map_err(Unready::from)
+        .and_then(|()| adapter.prepare(&request).map_err(|error| Unready::Attention(error.to_string())));
     let command = match made {
         Ok(command) => command,
         Err(error) => {
@@ -192,7 +190,9 @@ fn build(shared: &Shared, file: &File, messages: &[Message]) -> Result<LaunchPla
         cpu_ms: None,
         max_rss_kib: None,
     };
-    let utf8 = |path: PathBuf| path.into_os_string().into_string().map_err(|_| Unready::Attention("a path is not UTF-8".into()));
+    let utf8 = |path: PathBuf| {
+        path.into_os_string().into_string().map_err(|_| Unready::Attention("a path is not UTF-8".into()))
+    };
     let shim = Spec {
         version: VERSION,
         run_id: run.run.to_string(),

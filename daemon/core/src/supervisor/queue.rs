@@ -79,11 +79,8 @@ impl Queue {
             return None;
         }
         let below_lender = |key: &TaskKey| ancestors(key).iter().any(|above| self.lent.contains(above));
-        let chosen = if self.lent.is_empty() {
-            None
-        } else {
-            self.waiting.values().find(|key| below_lender(key)).cloned()
-        };
+        let chosen =
+            if self.lent.is_empty() { None } else { self.waiting.values().find(|key| below_lender(key)).cloned() };
         let key = chosen.or_else(|| self.waiting.values().next().cloned())?;
         self.occupy(key.clone());
         Some(key)

@@ -94,15 +94,23 @@ pub(super) fn spec(shared: &Shared, draft: SpecDraft, project_root: Option<&Path
         return Err(CommandError::field("spec.max_restarts", format!("1 to {MAX_RESTARTS} are possible")));
     }
     let model = draft.model.filter(|model| !model.is_empty());
-    Ok(build_spec(&config, agent, &cwd, max_restarts, model, draft.extra_args, SpecRest {
-        mode: draft.mode,
-        restart_delay: draft.restart_delay,
-        child_wait_timeout: draft.child_wait_timeout,
-        on_child_timeout: draft.on_child_timeout,
-        wall_time: draft.wall_time,
-        log_limit: draft.log_limit,
-        on_exit: draft.on_exit,
-    }))
+    Ok(build_spec(
+        &config,
+        agent,
+        &cwd,
+        max_restarts,
+        model,
+        draft.extra_args,
+        SpecRest {
+            mode: draft.mode,
+            restart_delay: draft.restart_delay,
+            child_wait_timeout: draft.child_wait_timeout,
+            on_child_timeout: draft.on_child_timeout,
+            wall_time: draft.wall_time,
+            log_limit: draft.log_limit,
+            on_exit: draft.on_exit,
+        },
+    ))
 }
 
 struct SpecRest {
@@ -296,7 +304,9 @@ pub(super) fn store_error(shared: &Shared, error: StoreError) -> CommandError {
         StoreError::BadProjectPath(path) => {
             CommandError::field("root_path", format!("{} is not an absolute UTF-8 path on one line", path.display()))
         }
-        other => CommandError::Io { action: "use the store".to_owned(), source: std::io::Error::other(other.to_string()) },
+        other => {
+            CommandError::Io { action: "use the store".to_owned(), source: std::io::Error::other(other.to_string()) }
+        }
     }
 }
 

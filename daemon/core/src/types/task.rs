@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::run::{millis, opt_millis};
 use super::RunKey;
+use super::run::{millis, opt_millis};
 
 /// Attempts that a loop makes unless its spec says otherwise (as in conductor-loop).
 pub const DEFAULT_MAX_RESTARTS: u32 = 100;
