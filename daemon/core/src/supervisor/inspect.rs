@@ -6,6 +6,7 @@ use conductor_shim::process::Identity;
 use conductor_shim::tree;
 
 use super::{CommandError, Supervisor};
+use crate::config::AgentKind;
 use crate::runner;
 use crate::types::RunKey;
 
@@ -96,7 +97,11 @@ impl Supervisor {
                         false => (None, None),
                     };
                     Some(AgentInfo {
-                        kind: adapter.kind().name().to_owned(),
+                        kind: match adapter.kind() {
+                            AgentKind::Claude => "claude",
+                            AgentKind::Command => "command",
+                        }
+                        .to_owned(),
                         program: program.ok().map(|path| path.display().to_string()),
                         version,
                         login: login.unwrap_or_default(),

@@ -61,10 +61,15 @@ const SHUTDOWN_MARGIN: Duration = Duration::from_secs(15);
 const SHUTDOWN_POLL: Duration = Duration::from_millis(20);
 
 /// The handle. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Supervisor(Arc<Inner>);
 
-#[derive(Debug)]
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Supervisor").field("epoch", &self.0.epoch).finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     shared: Arc<Shared>,
     gauges: Arc<Gauges>,

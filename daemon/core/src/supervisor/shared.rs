@@ -13,7 +13,6 @@ use crate::store::{Catalog, IdSource, Root};
 use crate::types::{RunKey, TaskKey};
 
 /// Handles; shared by the dispatcher, the performers and the callers.
-#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) root: Root,
     pub(super) catalog: Catalog,
