@@ -68,7 +68,11 @@ impl Runner {
         let fail = |name| failpoint::hit(name).map_err(LaunchError::io("reach a failpoint"));
         let shim_folder = plan.folder.join(FOLDER);
         fail("daemon.start.before_spec")?;
-        DirBuilder::new().mode(0o700).create(&shim_folder).map_err(LaunchError::io("create the shim's folder"))?;
+        DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(&shim_folder)
+            .map_err(LaunchError::io("create the shim's folder"))?;
         durable::write_json(&shim_folder.join(SPEC), &plan.spec).map_err(LaunchError::io("write spec.json"))?;
         fail("daemon.start.after_spec")?;
         store::run_info::write(root, &plan.info)?;

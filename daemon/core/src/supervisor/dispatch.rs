@@ -47,8 +47,8 @@ pub(super) enum Message {
     Performed { key: TaskKey, outcome: perform::Outcome },
     /// A retry is due.
     Retry(TaskKey),
-    /// A command on a task that is taken over already.
-    Command { key: TaskKey, command: Command, reply: Reply },
+    /// A command on a task. `file` is taken over if the task is not there: it had ended.
+    Command { key: TaskKey, command: Command, file: Option<Box<File>>, reply: Reply },
     /// Answer when the task has ended.
     WaitTask { key: TaskKey, reply: oneshot::Sender<()> },
     /// Answer when no child of the task lives; meanwhile lend its slot.
@@ -192,7 +192,12 @@ impl Dispatcher {
                     self.pump(&key);
                 }
             }
-            Message::Command { key, command, reply } => self.command(&key, command, reply),
+            Message::Command { key, command, file, reply } => {
+                if let Some(file) = file.filter(|_| !self.entries.contains_key(&key)) {
+                    self.insert(*file, HashSet::new(), false, None);
+                }
+                self.command(&key, command, reply);
+            }
             Message::WaitTask { key, reply } => match self.entries.get_mut(&key) {
                 Some(entry) if entry.file.state.phase != Phase::Finished || entry.busy => entry.waiters.push(reply),
                 _ => drop(reply.send(())),
@@ -249,7 +254,9 @@ impl Dispatcher {
 
     fn command(&mut self, key: &TaskKey, command: Command, reply: Reply) {
         let Some(entry) = self.entries.get_mut(key) else {
-            let _ = reply.send(Err(CommandError::WrongState(format!("the task {key} is being deleted"))));
+            // It has ended just now, or was deleted.
+            let gone = || CommandError::NotFound { what: "task", name: key.to_string(), near: Vec::new() };
+            let _ = reply.send(self.shared.catalog.task(key).ok_or_else(gone));
             return;
         };
         if entry.jobs.len() >= MAX_JOBS {
@@ -430,6 +437,10 @@ impl Dispatcher {
         }
         for waiter in entry.waiters.drain(..) {
             let _ = waiter.send(());
+        }
+        if entry.file.state.outbox.is_empty() {
+            self.entries.remove(key);
+            self.queue.release(key);
         }
     }
 

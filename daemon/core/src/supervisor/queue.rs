@@ -10,7 +10,7 @@ use crate::types::TaskKey;
 
 /// The slots of a daemon. Pure bookkeeping: the caller grants what [`Queue::next`] names.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub(super) struct Queue {
     slots: usize,
     holders: HashSet<TaskKey>,
     lent: HashSet<TaskKey>,
@@ -22,23 +22,23 @@ pub struct Queue {
 impl Queue {
     /// A queue with this many slots.
     #[must_use]
-    pub fn new(slots: usize) -> Self {
+    pub(super) fn new(slots: usize) -> Self {
         Self { slots, ..Self::default() }
     }
 
     /// Changes the number of slots; nobody loses one.
-    pub fn set_slots(&mut self, slots: usize) {
+    pub(super) fn set_slots(&mut self, slots: usize) {
         self.slots = slots;
     }
 
     /// A number above all orders so far.
-    pub fn next_order(&mut self) -> u64 {
+    pub(super) fn next_order(&mut self) -> u64 {
         self.last_order += 1;
         self.last_order
     }
 
     /// Queues a task at the place `order`; behind the last if the place is taken.
-    pub fn request(&mut self, key: TaskKey, order: u64) {
+    pub(super) fn request(&mut self, key: TaskKey, order: u64) {
         if self.orders.contains_key(&key) || self.holders.contains(&key) {
             return;
         }
@@ -49,32 +49,32 @@ impl Queue {
     }
 
     /// Gives the task a slot that it holds already in fact: a live run found at start.
-    pub fn occupy(&mut self, key: TaskKey) {
+    pub(super) fn occupy(&mut self, key: TaskKey) {
         self.forget_place(&key);
         self.holders.insert(key);
     }
 
     /// The task holds and wants nothing any more.
-    pub fn release(&mut self, key: &TaskKey) {
+    pub(super) fn release(&mut self, key: &TaskKey) {
         self.forget_place(key);
         self.holders.remove(key);
         self.lent.remove(key);
     }
 
     /// A holder waits for its children.
-    pub fn lend(&mut self, key: &TaskKey) {
+    pub(super) fn lend(&mut self, key: &TaskKey) {
         if self.holders.contains(key) {
             self.lent.insert(key.clone());
         }
     }
 
     /// It has stopped waiting.
-    pub fn take_back(&mut self, key: &TaskKey) {
+    pub(super) fn take_back(&mut self, key: &TaskKey) {
         self.lent.remove(key);
     }
 
     /// The task that gets a slot now, if one is free. `ancestors` names those above a task, nearest first.
-    pub fn next(&mut self, ancestors: impl Fn(&TaskKey) -> Vec<TaskKey>) -> Option<TaskKey> {
+    pub(super) fn next(&mut self, ancestors: impl Fn(&TaskKey) -> Vec<TaskKey>) -> Option<TaskKey> {
         if self.holders.len() - self.lent.len() >= self.slots {
             return None;
         }
@@ -87,19 +87,19 @@ impl Queue {
     }
 
     /// Place of a task from 1; 0: it does not wait.
-    #[must_use]
-    pub fn position(&self, key: &TaskKey) -> usize {
+    #[cfg(test)]
+    pub(super) fn position(&self, key: &TaskKey) -> usize {
         self.orders.get(key).map_or(0, |order| self.waiting.range(..=order).count())
     }
 
     /// The waiting tasks in order.
-    pub fn waiting(&self) -> impl Iterator<Item = &TaskKey> {
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &TaskKey> {
         self.waiting.values()
     }
 
     /// Number of runs that count.
     #[must_use]
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.holders.len()
     }
 

@@ -100,7 +100,7 @@ impl Supervisor {
         }
         let intent = StopIntent { kind, who: caller.who.clone(), why: stop.reason, time: Timestamp::now() };
         let graces = self.graces(stop.int_grace, stop.term_grace);
-        self.command(key, Command::Stop { intent, graces, keep_children: stop.keep_children, request }).await
+        self.command(key, Command::Stop { intent, graces, keep_children: stop.keep_children, request }, None).await
     }
 
     /// Continues a task that has ended; adopts a foreign one.
@@ -140,8 +140,8 @@ impl Supervisor {
         if let Some(text) = resume.message.filter(|text| !text.is_empty()) {
             self.post_user(key, text, None).await?;
         }
-        self.ensure_loaded(key).await?;
-        self.command(key, Command::Resume { request }).await
+        let file = self.load(key).await?;
+        self.command(key, Command::Resume { request }, Some(file)).await
     }
 
     /// Makes a foreign task ours: its TASK.md is the prompt, a `DONE` that is there is set aside.
@@ -179,8 +179,7 @@ impl Supervisor {
         if let Some(text) = resume.message.filter(|text| !text.is_empty()) {
             self.post_user(key, text, None).await?;
         }
-        self.insert(file).await?;
-        self.command(key, Command::Resume { request }).await
+        self.command(key, Command::Resume { request }, Some(file)).await
     }
 
     /// Deletes a task with its runs and its bus.
@@ -245,10 +244,10 @@ impl Supervisor {
         }
         let id = self.post_user(key, text, marker).await?;
         let record = match (now && record.is_active(), request) {
-            (true, request) => self.command(key, Command::Interrupt { who: caller.who.clone(), request }).await?,
+            (true, request) => self.command(key, Command::Interrupt { who: caller.who.clone(), request }, None).await?,
             (false, Some(request)) => {
-                self.ensure_loaded(key).await?;
-                self.command(key, Command::Remember { request }).await?
+                let file = self.load(key).await?;
+                self.command(key, Command::Remember { request }, Some(file)).await?
             }
             (false, None) => record,
         };
@@ -466,31 +465,24 @@ impl Supervisor {
         }
     }
 
-    async fn command(&self, key: &TaskKey, command: Command) -> Result<Arc<TaskRecord>, CommandError> {
+    async fn command(
+        &self,
+        key: &TaskKey,
+        command: Command,
+        file: Option<File>,
+    ) -> Result<Arc<TaskRecord>, CommandError> {
         let (reply, answer): (Reply, _) = oneshot::channel();
-        self.tell(Message::Command { key: key.clone(), command, reply });
+        self.tell(Message::Command { key: key.clone(), command, file: file.map(Box::new), reply });
         answer.await.unwrap_or(Err(CommandError::ShuttingDown))
     }
 
-    /// The dispatcher keeps what was live in this process; a task that had ended before is read from disk.
-    async fn ensure_loaded(&self, key: &TaskKey) -> Result<(), CommandError> {
+    /// The file of a task, for the dispatcher to take over if it has let go of the task.
+    async fn load(&self, key: &TaskKey) -> Result<File, CommandError> {
         let (shared, wanted) = (Arc::clone(&self.0.shared), key.clone());
         let file: Option<File> = blocking(move || task_file::read(&shared.root, &wanted))
             .await
             .map_err(|error| submit::store_error(&self.0.shared, error))?;
-        match file {
-            Some(file) => self.insert(file).await,
-            None => Err(not_found("task", key)),
-        }
-    }
-
-    /// Hands a file to the dispatcher; without effect if it has the task already.
-    async fn insert(&self, file: File) -> Result<(), CommandError> {
-        let (reply, answer) = oneshot::channel();
-        let message =
-            Message::Insert { file: Box::new(file), recheck: Default::default(), live: false, reply: Some(reply) };
-        self.tell(message);
-        answer.await.unwrap_or(Err(CommandError::ShuttingDown)).map(drop)
+        file.ok_or_else(|| not_found("task", key))
     }
 
     fn graces(&self, int: Option<Duration>, term: Option<Duration>) -> Option<Graces> {

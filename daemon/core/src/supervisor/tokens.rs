@@ -20,7 +20,7 @@ const SECRET_BYTES: usize = 32;
 
 /// Makes and checks tokens. Its `Debug` shows nothing.
 #[derive(Clone)]
-pub struct Tokens([u8; SECRET_BYTES]);
+pub(super) struct Tokens([u8; SECRET_BYTES]);
 
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -33,7 +33,7 @@ impl Tokens {
     ///
     /// # Errors
     /// It can't be read or written, or has another length.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         match std::fs::read(path) {
             Ok(bytes) => bytes.try_into().map(Self).map_err(|_| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged; remove it", path.display()))
@@ -50,7 +50,7 @@ impl Tokens {
 
     /// The token of a run.
     #[must_use]
-    pub fn issue(&self, run: &RunKey) -> String {
+    pub(super) fn issue(&self, run: &RunKey) -> String {
         let mac = self.mac(run).finalize().into_bytes();
         let hex: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{PREFIX}.{run}.{hex}")
@@ -58,7 +58,7 @@ impl Tokens {
 
     /// The run that a token was issued for.
     #[must_use]
-    pub fn verify(&self, token: &str) -> Option<RunKey> {
+    pub(super) fn verify(&self, token: &str) -> Option<RunKey> {
         let (key, hex) = token.strip_prefix(PREFIX)?.strip_prefix('.')?.rsplit_once('.')?;
         let mut parts = key.splitn(3, '/');
         let project = parts.next()?.parse().ok()?;
