@@ -291,31 +291,24 @@ pub fn kill(table: &dyn ProcessTable, finder: &mut Finder, keep: Option<i32>, li
     let mut pause = FIRST_PAUSE;
     let owns_descendants = finder.scope.above.contains(&table.own_pid());
     loop {
+        // Our children first: that takes microseconds, the whole table milliseconds.
+        let mut met = if owns_descendants { end_children(table, keep)? } else { Vec::new() };
         let members = finder.members(table)?;
-        let mut alive: Vec<Stat> = members.iter().filter(|member| member.is_alive()).cloned().collect();
+        let alive: Vec<Stat> = members.iter().filter(|member| member.is_alive()).cloned().collect();
         signal(table, &alive, libc::SIGKILL);
-        result.found.extend(alive.iter().filter(|member| seen.insert((member.pid, member.start_ticks))).cloned());
         reap(table, &members, keep);
-        let mut childless = true;
-        if owns_descendants {
-            let children = end_children(table, keep)?;
-            childless = children.is_empty();
-            result.found.extend(children.iter().filter(|child| seen.insert((child.pid, child.start_ticks))).cloned());
-            alive.extend(children);
-        }
-        if alive.is_empty() && childless {
+        met.extend(alive);
+        result.found.extend(met.iter().filter(|process| seen.insert((process.pid, process.start_ticks))).cloned());
+        if met.is_empty() {
             empty_passes += 1;
             if empty_passes == EMPTY_PASSES {
-                result.left.clear();
                 return Ok(result);
             }
             continue;
         }
         empty_passes = 0;
-        alive.sort_by_key(|process| process.pid);
-        alive.dedup_by_key(|process| process.pid);
-        result.left = alive;
         if Instant::now() >= deadline {
+            result.left = finder.members(table)?.into_iter().filter(Stat::is_alive).collect();
             return Ok(result);
         }
         std::thread::sleep(pause);
@@ -324,9 +317,14 @@ pub fn kill(table: &dyn ProcessTable, finder: &mut Finder, keep: Option<i32>, li
 }
 
 /// Kills and reaps our children, and what is re-parented to us thereby, without a pause, for a bounded number of
-/// rounds. Returns those that it met; empty: no child but `keep` was there at all.
+/// rounds. `keep` is killed too, but not reaped. Returns those that it met; empty: no
+/// child was there but the zombie `keep`.
 fn end_children(table: &dyn ProcessTable, keep: Option<i32>) -> io::Result<Vec<Stat>> {
     let mut met: Vec<Stat> = Vec::new();
+    if let Some(leader) = keep.and_then(|keep| table.stat(keep)).filter(Stat::is_alive) {
+        table.kill_child(leader.pid);
+        met.push(leader);
+    }
     for _ in 0..CHILD_ROUNDS {
         let children = table.children()?;
         let mut others = children.into_iter().filter(|&pid| Some(pid) != keep).peekable();

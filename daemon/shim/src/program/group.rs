@@ -102,13 +102,17 @@ impl Group {
         if self.is_surely_empty() {
             return Ok(Killed::default());
         }
-        // Only the cgroup ends processes without naming them.
-        let before = if self.cgroup.is_some() { self.alive().unwrap_or_default() } else { Vec::new() };
+        // Named first: the cgroup ends processes without saying which.
+        let before = self.in_cgroup();
         if let Some(cgroup) = &self.cgroup
             && cgroup.kill().is_ok()
         {
             // Zombies don't count as populated, so nothing needs to be reaped for this to end.
             let _ = cgroup.wait_empty(KILL_TIME);
+            self.reap_others();
+            if self.is_surely_empty() {
+                return Ok(Killed { found: before, left: Vec::new() });
+            }
         }
         // The whole of the walk tier; with a cgroup, what has left it.
         let rest = deadline.saturating_duration_since(Instant::now());
