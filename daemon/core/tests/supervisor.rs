@@ -51,8 +51,7 @@ impl World {
     fn start(folder: tempfile::TempDir, config: Config) -> Self {
         let root = Root::open(folder.path().join("runs")).unwrap();
         let lock = root.lock_daemon(Timestamp::now()).unwrap();
-        let options =
-            Options { root, config: Arc::new(config), socket: folder.path().join("s"), shim: shim() };
+        let options = Options { root, config: Arc::new(config), socket: folder.path().join("s"), shim: shim() };
         let supervisor = Supervisor::start(options).unwrap();
         Self { supervisor, folder, _lock: lock }
     }
@@ -100,7 +99,10 @@ fn reason(task: &TaskRecord) -> EndReason {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_is_restarted_until_its_agent_writes_done() {
-    let world = World::new(r#"echo "attempt $CONDUCTOR_ATTEMPT"; [ "$CONDUCTOR_ATTEMPT" = 3 ] && touch "$JRUN_TASK_FOLDER/DONE"; exit 0"#, |_| {});
+    let world = World::new(
+        r#"echo "attempt $CONDUCTOR_ATTEMPT"; [ "$CONDUCTOR_ATTEMPT" = 3 ] && touch "$JRUN_TASK_FOLDER/DONE"; exit 0"#,
+        |_| {},
+    );
     let task = world.submit("Please do it", |_| {}).await;
     assert_eq!(task.key.task.slug(), "please-do-it");
     let task = world.ended(&task).await;
@@ -114,7 +116,13 @@ async fn a_task_is_restarted_until_its_agent_writes_done() {
     }
     until("the last entry", || world.supervisor.bus_hub().stats().posted >= 11).await;
     let kinds: Vec<_> = world.bodies(&task).await.into_iter().map(|(kind, body)| format!("{kind} {body}")).collect();
-    let one = |n| [format!("INFO starting root agent (restart #{n})"), "RUN_START run started".into(), "RUN_STOP run stopped with code 0".into()];
+    let one = |n| {
+        [
+            format!("INFO starting root agent (restart #{n})"),
+            "RUN_START run started".into(),
+            "RUN_STOP run stopped with code 0".into(),
+        ]
+    };
     let mut expected: Vec<String> = (0..3).flat_map(one).collect();
     expected.push("INFO task completed (DONE marker present, no active children)".into());
     assert_eq!(kinds, expected);
@@ -123,7 +131,8 @@ async fn a_task_is_restarted_until_its_agent_writes_done() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crashing_single_job_reports_its_code_and_the_tail_of_its_errors() {
     let world = World::new("echo boom >&2; exit 7", |_| {});
-    let task = world.submit("x y z", |submit| submit.spec = SpecDraft { mode: Mode::Once, ..SpecDraft::default() }).await;
+    let task =
+        world.submit("x y z", |submit| submit.spec = SpecDraft { mode: Mode::Once, ..SpecDraft::default() }).await;
     let task = world.ended(&task).await;
     assert_eq!(reason(&task), EndReason::MaxRestarts);
     assert!(task.why.contains("exit code 7: boom"), "{}", task.why);

@@ -37,7 +37,7 @@ use conductor_shim::process;
 use conductor_shim::protocol::{Exit, Instance, Start, Tier};
 
 pub use children::Children;
-pub use launch::{LaunchError, LaunchPlan};
+pub use launch::{LaunchError, LaunchPlan, Secrets};
 pub use recover::Found;
 pub use shims::Shims;
 pub use stop::StopOrder;

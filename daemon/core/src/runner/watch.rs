@@ -222,7 +222,7 @@ impl Runner {
 
     fn spawn_rescue(&self, run: &Watched) -> io::Result<Watched> {
         tracing::warn!(run = %run.key, "the shim has died; a rescue shim takes its place");
-        self.spawn_shim(&run.key, &run.folder, true)
+        self.spawn_shim(&run.key, &run.folder, None)
     }
 }
 

@@ -13,7 +13,7 @@ use super::shared::Shared;
 use crate::agents::{RunRequest, prompt};
 use crate::bus::BusError;
 use crate::ralph::Event;
-use crate::runner::LaunchPlan;
+use crate::runner::{LaunchPlan, Secrets};
 use crate::store::StoreError;
 use crate::types::{ExitPolicy, Limits, Message, MessageId, Ownership, RunInfo, RunKey, RunStatus, TaskKey, Timestamp};
 
@@ -138,7 +138,7 @@ fn build(shared: &Shared, file: &File, messages: &[Message]) -> Result<LaunchPla
     let made = durable::write_atomic(&request.prompt, text.as_bytes(), durable::PRIVATE)
         .map_err(Unready::from)
         .and_then(|()| adapter.prepare(&request).map_err(|error| Unready::Attention(error.to_string())));
-    let command = match made {
+    let mut command = match made {
         Ok(command) => command,
         Err(error) => {
             // Nothing refers to it.
@@ -193,11 +193,13 @@ fn build(shared: &Shared, file: &File, messages: &[Message]) -> Result<LaunchPla
     let utf8 = |path: PathBuf| {
         path.into_os_string().into_string().map_err(|_| Unready::Attention("a path is not UTF-8".into()))
     };
+    let secrets = Secrets::split_off(&mut command.env, &command.secret_names);
     let shim = Spec {
         version: VERSION,
         run_id: run.run.to_string(),
         argv: command.argv,
         env: command.env,
+        secret_names: secrets.names(),
         cwd: utf8(command.cwd)?,
         stdin: command.stdin.map(utf8).transpose()?,
         stdout: path("agent-stdout.txt"),
@@ -213,7 +215,7 @@ fn build(shared: &Shared, file: &File, messages: &[Message]) -> Result<LaunchPla
         exit_grace_ms: millis(config.stop.exit_grace.get()),
         graces: graces(&config),
     };
-    Ok(LaunchPlan { key: run, folder, spec: shim, info })
+    Ok(LaunchPlan { key: run, folder, spec: shim, secrets, info })
 }
 
 fn prompt_text(file: &File, request: &RunRequest, task_prompt: &str, messages: &[Message]) -> String {

@@ -59,6 +59,7 @@ impl Run {
             cgroup_parent: None,
             wall_time_ms: None,
             log_limit: None,
+            secret_names: Vec::new(),
             on_exit: OnExit::Sweep,
             exit_grace_ms: 200,
             graces: Graces { int_ms: 300, term_ms: 300 },
