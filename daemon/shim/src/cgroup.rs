@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -117,6 +117,12 @@ impl Cgroup {
         path.join("cgroup.events").exists().then(|| Self { path: path.to_owned() })
     }
 
+    /// The folder that [`Cgroup::create`] would have made for this run. `None`: there is none.
+    #[must_use]
+    pub fn of_run(parent: &Path, run_id: &str) -> Option<Self> {
+        Self::open(&parent.join(format!("{PREFIX}{run_id}")))
+    }
+
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -153,12 +159,12 @@ impl Cgroup {
         }
     }
 
-    /// `cgroup.events`, for `poll` with `POLLPRI`; it must be read again after each change.
+    /// `cgroup.events`, to be waited for and read again.
     ///
     /// # Errors
     /// Those of opening it.
-    pub fn events(&self) -> io::Result<File> {
-        File::open(self.path.join("cgroup.events"))
+    pub fn events(&self) -> io::Result<Events> {
+        File::open(self.path.join("cgroup.events")).map(Events)
     }
 
     /// Waits until the group is empty, or `limit` is over. Returns whether it is empty.
@@ -169,7 +175,7 @@ impl Cgroup {
         let deadline = Instant::now() + limit;
         let Ok(events) = self.events() else { return self.is_populated().map(|populated| !populated) };
         loop {
-            if !read_events_populated(&events)? {
+            if !events.is_populated()? {
                 return Ok(true);
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -257,14 +263,31 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
-fn read_events_populated(mut events: &File) -> io::Result<bool> {
-    use std::io::{Read, Seek};
-    let mut text = String::new();
-    let read = events.rewind().and_then(|()| events.read_to_string(&mut text));
-    match read {
-        Ok(_) => Ok(value_of(&text, "populated") != Some(0)),
-        Err(error) if is_gone(&error) => Ok(false),
-        Err(error) => Err(error),
+/// An open `cgroup.events`. `poll` with `POLLPRI` reports a change since the last [`Events::is_populated`]; without any
+/// such call it reports one at once.
+#[derive(Debug)]
+pub struct Events(File);
+
+impl Events {
+    /// Whether a live process is in the group now.
+    ///
+    /// # Errors
+    /// Those of reading; a group that is gone is not populated.
+    pub fn is_populated(&self) -> io::Result<bool> {
+        use std::io::{Read, Seek};
+        let mut text = String::new();
+        let mut file = &self.0;
+        match file.rewind().and_then(|()| file.read_to_string(&mut text)) {
+            Ok(_) => Ok(value_of(&text, "populated") != Some(0)),
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsRawFd for Events {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 

@@ -56,8 +56,13 @@ pub struct Spec {
     pub run_id: String,
     /// The program and its arguments; the first is an absolute path.
     pub argv: Vec<String>,
-    /// The agent's whole environment, `NAME=value` pairs in order.
+    /// The agent's environment, `NAME=value` pairs in order, without its secrets.
     pub env: Vec<(String, String)>,
+    /// Names of further variables, whose values are secrets and so never on disk: the shim reads them from its standard
+    /// input, each as `NAME=value` with a zero byte behind it. An input without all of them means that conductord died:
+    /// nothing is started.
+    #[serde(default)]
+    pub secret_names: Vec<String>,
     /// The agent's working folder.
     pub cwd: String,
     /// The file that becomes the agent's standard input; `None`: `/dev/null`.

@@ -17,6 +17,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 /// Passes that must find nothing before a tree counts as empty: one pass can miss a process that is forked during it.
 const EMPTY_PASSES: u32 = 2;
 
+/// Rounds of [`end_children`] in one pass: enough to outrun a chain of forks, too few to keep the deadline waiting.
+const CHILD_ROUNDS: u32 = 1000;
+
 /// What the walk needs of the operating system; a test puts a scripted one in its place.
 pub trait ProcessTable {
     /// Every process that is visible, zombies included.
@@ -39,6 +42,19 @@ pub trait ProcessTable {
 
     /// Our own pid.
     fn own_pid(&self) -> i32;
+
+    /// Our children now, zombies included, oldest first. If it names only children that have ended, nothing at all
+    /// lives below a subreaper: every live process hangs on a live parent.
+    ///
+    /// # Errors
+    /// Those of asking the kernel.
+    fn children(&self) -> io::Result<Vec<i32>>;
+
+    /// Kills the child `pid`, which is ours and not reaped, so that its pid means no other.
+    fn kill_child(&self, pid: i32);
+
+    /// What the table says about one process, zombies included.
+    fn stat(&self, pid: i32) -> Option<Stat>;
 }
 
 /// The table of the running system.
@@ -92,6 +108,25 @@ impl ProcessTable for System {
 
     fn own_pid(&self) -> i32 {
         std::process::id() as i32
+    }
+
+    fn children(&self) -> io::Result<Vec<i32>> {
+        // The kernel's own list of this thread's children, each step taken under its lock. A child that is added or
+        // removed meanwhile can't hide another that stays; the shim has one thread, so these are all.
+        if let Ok(text) = std::fs::read_to_string("/proc/thread-self/children") {
+            return Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect());
+        }
+        let own = self.own_pid();
+        Ok(self.list()?.into_iter().filter(|process| process.ppid == own).map(|process| process.pid).collect())
+    }
+
+    fn kill_child(&self, pid: i32) {
+        // SAFETY: kill takes no pointers.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+
+    fn stat(&self, pid: i32) -> Option<Stat> {
+        process::stat(pid).ok()
     }
 }
 
@@ -240,38 +275,75 @@ pub struct Killed {
 }
 
 /// Kills every member until two passes in a row find none alive, or `limit` is over. Zombies that are our children are
-/// reaped by pid, one pass after the other; `keep` (the leader) is never reaped.
+/// reaped by pid; `keep` (the leader) is never reaped.
+///
+/// Where all our descendants belong to the run ([`Scope::above`] names us), its children are also ended one by one in
+/// a tight loop, and a pass counts as empty only if no child but `keep` is left: processes that fork and end faster
+/// than the table is read are in no listing, but at every moment one of them is our child.
 ///
 /// # Errors
-/// Those of [`ProcessTable::list`].
+/// Those of [`ProcessTable::list`] and [`ProcessTable::children`].
 pub fn kill(table: &dyn ProcessTable, finder: &mut Finder, keep: Option<i32>, limit: Duration) -> io::Result<Killed> {
     let deadline = Instant::now() + limit;
     let mut result = Killed::default();
     let mut seen = HashSet::new();
     let mut empty_passes = 0;
     let mut pause = FIRST_PAUSE;
+    let owns_descendants = finder.scope.above.contains(&table.own_pid());
     loop {
+        // Our children first: that takes microseconds, the whole table milliseconds.
+        let mut met = if owns_descendants { end_children(table, keep)? } else { Vec::new() };
         let members = finder.members(table)?;
+        let alive: Vec<Stat> = members.iter().filter(|member| member.is_alive()).cloned().collect();
+        signal(table, &alive, libc::SIGKILL);
         reap(table, &members, keep);
-        let alive: Vec<Stat> = members.into_iter().filter(Stat::is_alive).collect();
-        if alive.is_empty() {
+        met.extend(alive);
+        result.found.extend(met.iter().filter(|process| seen.insert((process.pid, process.start_ticks))).cloned());
+        if met.is_empty() {
             empty_passes += 1;
             if empty_passes == EMPTY_PASSES {
-                result.left.clear();
                 return Ok(result);
             }
             continue;
         }
         empty_passes = 0;
-        signal(table, &alive, libc::SIGKILL);
-        result.found.extend(alive.iter().filter(|member| seen.insert((member.pid, member.start_ticks))).cloned());
-        result.left = alive;
         if Instant::now() >= deadline {
+            result.left = finder.members(table)?.into_iter().filter(Stat::is_alive).collect();
             return Ok(result);
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Kills and reaps our children, and what is re-parented to us thereby, without a pause, for a bounded number of
+/// rounds. `keep` is killed too, but not reaped. Returns those that it met; empty: no
+/// child was there but the zombie `keep`.
+fn end_children(table: &dyn ProcessTable, keep: Option<i32>) -> io::Result<Vec<Stat>> {
+    let mut met: Vec<Stat> = Vec::new();
+    if let Some(leader) = keep.and_then(|keep| table.stat(keep)).filter(Stat::is_alive) {
+        table.kill_child(leader.pid);
+        met.push(leader);
+    }
+    for _ in 0..CHILD_ROUNDS {
+        let children = table.children()?;
+        let mut others = children.into_iter().filter(|&pid| Some(pid) != keep).peekable();
+        if others.peek().is_none() {
+            break;
+        }
+        for pid in others {
+            // First the signal, then the questions: a child that forks and ends must not get a head start. Until it is
+            // reaped it answers.
+            table.kill_child(pid);
+            if let Some(stat) = table.stat(pid)
+                && !met.iter().any(|known| known.identity() == stat.identity())
+            {
+                met.push(stat);
+            }
+            table.reap(pid);
+        }
+    }
+    Ok(met)
 }
 
 /// Reaps the zombies among `members` that are our children, except `keep`.

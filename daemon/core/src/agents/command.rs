@@ -137,3 +137,87 @@ impl EventParser for Text {
         &self.summary
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use crate::agents::tests::request;
+    use crate::agents::{Agents, EndCause, EventKind, ExitFacts, Host, PrepareError, RunRequest, StreamSummary};
+    use crate::config::{AgentConfig, AgentKind, Config, Env, PromptBy};
+    use crate::types::Outcome;
+
+    fn agents(change: impl Fn(&mut AgentConfig)) -> Agents {
+        let mut agent = AgentConfig { program: Some("sh".into()), ..AgentConfig::new(AgentKind::Command) };
+        change(&mut agent);
+        let mut config = Config::default();
+        config.agents.insert("shell".into(), agent);
+        let env = Env::from([("PATH".to_owned(), "/bin".to_owned())]);
+        Agents::new(&config, &Arc::new(Host { env, programs: Some("/opt/c".into()), root: false }))
+    }
+
+    fn argv(change: impl Fn(&mut AgentConfig), run: &RunRequest) -> (Vec<String>, Option<std::path::PathBuf>) {
+        let command = agents(change).get("shell").unwrap().prepare(run).unwrap();
+        assert_eq!(command.argv[0], "/bin/sh");
+        (command.argv[1..].to_vec(), command.stdin)
+    }
+
+    #[test]
+    fn the_prompt_comes_on_standard_input_or_as_a_path_but_never_as_an_argument() {
+        let run = RunRequest { extra_args: vec!["b".into()], ..request(Path::new("/r")) };
+        let prompt = run.prompt.to_str().unwrap().to_owned();
+        let set = |args: &'static [&'static str], by| {
+            move |agent: &mut AgentConfig| {
+                agent.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+                agent.prompt = by;
+            }
+        };
+        assert_eq!(argv(set(&["a"], None), &run), (vec!["a".into(), "b".into()], Some(run.prompt.clone())));
+        let by_file = argv(set(&["a"], Some(PromptBy::File)), &run);
+        assert_eq!(by_file, (vec!["a".into(), "b".into(), prompt.clone()], None));
+        let placed = argv(set(&["--in={prompt}"], Some(PromptBy::File)), &run);
+        assert_eq!(placed, (vec![format!("--in={prompt}"), "b".into()], None));
+    }
+
+    #[test]
+    fn it_has_no_model_and_no_session() {
+        let agents = agents(|_| {});
+        let shell = agents.get("shell").unwrap();
+        let model = RunRequest { model: Some("m".into()), ..request(Path::new("/r")) };
+        let text = shell.prepare(&model).unwrap_err().to_string();
+        assert_eq!(text, "agent shell is a plain command and knows no model");
+        let session = RunRequest { resume_session: Some("s".into()), ..request(Path::new("/r")) };
+        assert!(matches!(shell.prepare(&session), Err(PrepareError::Unsupported { .. })));
+    }
+
+    #[test]
+    fn its_lines_are_texts_and_its_exit_code_is_its_outcome() {
+        let agents = agents(|_| {});
+        let shell = agents.get("shell").unwrap();
+        let (mut parser, mut found) = (shell.events(), Vec::new());
+        for chunk in [&b"a\r\n{\"type\":\"result\"}\n"[..], b"\xff"] {
+            parser.feed(chunk, &mut |event| found.push(event));
+        }
+        parser.finish(&mut |event| found.push(event));
+        let texts: Vec<_> = found
+            .iter()
+            .map(|event| match &event.kind {
+                EventKind::Text { text, whole: None } => (event.offset, text.as_str()),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(texts, [(0, "a"), (3, r#"{"type":"result"}"#), (21, "\u{fffd}")]);
+        assert_eq!(shell.final_answer(parser.summary()), None);
+        let exit =
+            ExitFacts { code: Some(2), signal: None, cause: EndCause::Natural, oom_kills: 0, stderr_tail: "".into() };
+        assert_eq!(shell.classify(&exit, &StreamSummary::default()).outcome, Outcome::Failed);
+    }
+
+    #[test]
+    fn the_only_installed_agent_is_the_default() {
+        let agents = agents(|_| {});
+        assert_eq!((agents.installed(), agents.default_agent()), (vec!["shell"], Some("shell")));
+        assert_eq!(agents.names().collect::<Vec<_>>(), ["claude", "shell"]);
+    }
+}

@@ -10,6 +10,7 @@
 //! So neither another agent's key nor conductord's own settings reach an agent, and `CLAUDECODE`, by which Claude Code
 //! refuses to run inside itself, is gone.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret;
@@ -59,8 +60,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// The name of the variable that holds a run's token.
 pub const TOKEN: &str = "CONDUCTOR_TOKEN";
 
-/// The machine and the user that agents run on.
-#[derive(Clone, Debug)]
+/// The machine and the user that agents run on. Its `Debug` leaves the variables' values out: some are keys.
+#[derive(Clone)]
 pub struct Host {
     /// Conductord's environment, completed.
     pub env: Env,
@@ -68,6 +69,13 @@ pub struct Host {
     pub programs: Option<PathBuf>,
     /// Whether agents run as root.
     pub root: bool,
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.env.keys().collect();
+        f.debug_struct("Host").field("env", &names).field("programs", &self.programs).field("root", &self.root).finish()
+    }
 }
 
 impl Host {
@@ -112,10 +120,11 @@ pub fn base(host: &Host, shared_pass: &[String], pass: &[String], set: &Env) -> 
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     let path = env.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
-    if let Some(folder) = host.programs.as_deref().and_then(Path::to_str) {
-        if !folder.contains(':') && !path.split(':').any(|entry| entry == folder) {
-            *path = if path.is_empty() { folder.to_owned() } else { format!("{folder}:{path}") };
-        }
+    if let Some(folder) = host.programs.as_deref().and_then(Path::to_str)
+        && !folder.contains(':')
+        && !path.split(':').any(|entry| entry == folder)
+    {
+        *path = if path.is_empty() { folder.to_owned() } else { format!("{folder}:{path}") };
     }
     env
 }

@@ -108,7 +108,7 @@ pub(crate) trait Object: Default {
     fn field<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error>;
 }
 
-/// An object, or the default where there is something else; of an array the objects in it; a text as such.
+/// The content of a message: a text, or of an array the objects in it; anything else is no objects.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Items<T> {
     /// A text.

@@ -31,7 +31,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{AgentKind, Config, Env, TokenError};
 use crate::types::{Limits, RunKey};
@@ -305,6 +305,14 @@ impl Base {
                 program: wanted.to_owned(),
                 install: install.map(str::to_owned),
             }),
+        }
+    }
+
+    /// A text without the agent's key, for what is kept or shown of its words.
+    fn masked(&self, text: &str) -> String {
+        match self.config.resolve_token(&self.name, &self.host.env) {
+            Ok(Some(token)) => text.replace(token.value.expose_secret(), "***"),
+            _ => text.to_owned(),
         }
     }
 

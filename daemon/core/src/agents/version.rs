@@ -67,10 +67,10 @@ impl Versions {
     /// The version of a program, asked in this environment. Failures are not remembered.
     pub(crate) fn get(&self, program: &Path, env: &Env) -> Result<String, VersionError> {
         let stamp = stamp(program);
-        if let Some((known, version)) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(program) {
-            if Some(known) == stamp.as_ref() {
-                return Ok(version.clone());
-            }
+        if let Some((known, version)) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(program)
+            && Some(known) == stamp.as_ref()
+        {
+            return Ok(version.clone());
         }
         let version = ask(program, env, TIMEOUT)?;
         if let Some(stamp) = stamp {

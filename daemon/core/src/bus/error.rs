@@ -53,6 +53,9 @@ pub enum BusError {
     /// The path is a folder, a device, a pipe or a socket.
     #[error("{0} is not a regular file")]
     NotRegular(PathBuf),
+    /// Another program cut or rewrote the file in place; what was read of it before may be gone.
+    #[error("{0} was cut or rewritten by another program")]
+    Rewritten(PathBuf),
     /// The disk or the quota is full. Nothing was written.
     #[error("no space left to write {0}")]
     NoSpace(PathBuf),

@@ -1,85 +1,51 @@
-//! The file-based message bus.
+//! The file-based message bus: appending with group commit, reading by cursor, following, rotation.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`hub`] | the interface: buses by path, their calls |
+//! | [`writer`], [`commit`] | queue and committer; what happens under the lock |
+//! | [`follow`], [`watch`] | followers; learning of other programs' entries |
+//! | [`chain`] | archives and live file as one sequence, cursors |
+//! | [`segment`], [`index`], [`walk`] | one file: what is readable, where ids are, scanning through a window |
+//! | [`file`], [`archive`] | file system calls; names beside the bus |
+//! | [`format`] | the bytes: pure functions |
+//!
+//! The bus knows no tasks or runs: it takes drafts and gives messages. The format and the guarantees are in
+//! `docs/bus.md`, what each crash leaves behind in [`writer`].
+
+mod archive;
+mod chain;
+mod commit;
 mod error;
+mod file;
+mod follow;
+mod format;
+mod hub;
+mod ids;
+mod index;
 mod options;
+mod segment;
+mod shared;
+mod walk;
+mod watch;
+mod writer;
+
+#[cfg(test)]
+mod tests;
 
 pub use error::BusError;
+pub use follow::Follower;
+pub use format::{MAX_BODY, MAX_HEADER, MAX_KIND, MAX_META_KEY};
+pub use hub::{Bus, BusHub, MAX_POST_MANY, Stats, read_file};
 pub use options::{BusOptions, BusStats, Durability, Page, Position, Posted};
 
-use crate::types::{Message, MessageDraft, MessageId};
-use std::path::{Path, PathBuf};
-
-/// All buses of one daemon. Cheap to clone.
-#[derive(Clone)]
-pub struct BusHub {}
-impl BusHub {
-    /// A hub without buses.
-    #[must_use]
-    pub fn new(_options: BusOptions) -> Self {
-        unimplemented!()
-    }
-    /// The bus at `path`.
-    #[must_use]
-    pub fn bus(&self, _path: &Path) -> Bus {
-        unimplemented!()
-    }
-    /// Counters.
-    #[must_use]
-    pub fn stats(&self) -> BusStats {
-        unimplemented!()
-    }
-    /// New settings.
-    pub fn set_options(&self, _options: BusOptions) {
-        unimplemented!()
-    }
-}
-/// One bus. Cheap to clone.
-#[derive(Clone)]
-pub struct Bus {}
-#[allow(clippy::unused_async)]
-impl Bus {
-    /// Posts one message.
-    pub async fn post(&self, _draft: MessageDraft) -> Result<Posted, BusError> {
-        unimplemented!()
-    }
-    /// Posts several, all or none.
-    pub async fn post_many(&self, _drafts: Vec<MessageDraft>) -> Result<Vec<Posted>, BusError> {
-        unimplemented!()
-    }
-    /// Reads after a cursor.
-    pub async fn read_after(&self, _cursor: Option<MessageId>, _limit: usize) -> Result<Page, BusError> {
-        unimplemented!()
-    }
-    /// The newest messages.
-    pub async fn tail(&self, _count: usize) -> Result<Page, BusError> {
-        unimplemented!()
-    }
-    /// Follows.
-    pub async fn follow(&self, _cursor: Option<MessageId>) -> Result<Follower, BusError> {
-        unimplemented!()
-    }
-    /// The end.
-    pub async fn position(&self) -> Result<Position, BusError> {
-        unimplemented!()
-    }
-    /// Looks for a key.
-    pub async fn find_key_since(&self, _from: &Position, _key: &str) -> Result<Option<MessageId>, BusError> {
-        unimplemented!()
-    }
-    /// Rotates now.
-    pub async fn rotate(&self) -> Result<PathBuf, BusError> {
-        unimplemented!()
-    }
-    /// Repairs a torn tail; the file it was moved to.
-    pub async fn repair(&self) -> Result<Option<PathBuf>, BusError> {
-        unimplemented!()
-    }
-}
-/// A stream of messages.
-pub struct Follower {}
-#[allow(clippy::unused_async)]
-impl Follower {
-    /// The next message; cancel-safe.
-    pub async fn next(&mut self) -> Result<Message, BusError> {
-        unimplemented!()
+/// Runs work that blocks on the file system off the runtime's own threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BusError> + Send + 'static,
+) -> Result<T, BusError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        // The runtime is going down, or the work panicked, which is logged where it happened.
+        Err(_) => Err(BusError::Closed),
     }
 }

@@ -202,7 +202,11 @@ fn check_url(problems: &mut Problems, key: &str, url: &str) {
 
 fn check_names(problems: &mut Problems, key: &str, names: &[String]) {
     for name in names {
-        check_name(problems, key, name.strip_suffix('*').unwrap_or(name));
+        match name.strip_suffix('*') {
+            Some("") => problems.add(key, "\"*\" would pass everything; name the variables, or how they begin"),
+            Some(prefix) => check_name(problems, key, prefix),
+            None => check_name(problems, key, name),
+        }
     }
 }
 
@@ -212,6 +216,6 @@ fn check_name(problems: &mut Problems, key: &str, name: &str) {
     if !valid {
         problems.add(key, format!("{name:?} is not the name of a variable"));
     } else if reserved(name) {
-        problems.add(key, format!("{name} is set by Conductor itself"));
+        problems.add(key, format!("{name} is for Conductor alone to set or remove"));
     }
 }

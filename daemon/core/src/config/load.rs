@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::{AgentConfig, AgentKind, BUILT_IN_AGENT, Config, Env, SYSTEM_CONFIG, paths};
+use super::{AgentConfig, AgentKind, BUILT_IN_AGENT, Config, Env, PathError, SYSTEM_CONFIG, Scope, paths};
 
 /// Bytes of a configuration file at most, so that a wrong path does not fill the memory.
 pub const MAX_FILE: u64 = 1 << 20;
@@ -157,6 +157,23 @@ impl Config {
         if problems.is_empty() { Ok(self) } else { Err(ConfigError { path: None, problems }) }
     }
 
+    /// The storage root: `root`, else the default of the scope.
+    ///
+    /// # Errors
+    /// [`PathError::NoHome`].
+    pub fn root_or_default(&self, scope: Scope, env: &Env) -> Result<PathBuf, PathError> {
+        self.root.clone().map_or_else(|| scope.root(env), Ok)
+    }
+
+    /// The socket's path: `socket`, else the default of the scope.
+    ///
+    /// # Errors
+    /// [`PathError`]; also for a default that is too long.
+    pub fn socket_or_default(&self, scope: Scope, env: &Env) -> Result<PathBuf, PathError> {
+        let path = self.socket.clone().map_or_else(|| scope.socket(env), Ok)?;
+        paths::check_socket(&path).map(|()| path)
+    }
+
     /// Reads a text; nothing is checked but names and types.
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
         // An empty file, or one with nothing but comments, is a null document.
@@ -180,11 +197,17 @@ fn read(path: &Path) -> Result<String, String> {
 
 /// Serde's words in ours; the position is told apart.
 fn readable(message: &str) -> String {
+    const WORDS: [(&str, &str); 7] = [
+        ("unknown field", "unknown key"),
+        ("duplicate field", "duplicate key"),
+        ("missing field", "missing key"),
+        ("unknown variant", "unknown value"),
+        ("invalid type: ", "unexpected "),
+        ("expected u32", "expected a whole number"),
+        ("expected struct ", "expected keys and values of "),
+    ];
     let message = message.rsplit_once(" at line ").map_or(message, |(text, _)| text);
-    message
-        .replace("unknown field", "unknown key")
-        .replace("duplicate field", "duplicate key")
-        .replace("missing field", "missing key")
+    WORDS.iter().fold(message.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours))
 }
 
 /// A map in which a key may stand only once: YAML says so, serde's maps let the last one win.

@@ -12,6 +12,7 @@ mod token;
 mod units;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -66,8 +67,8 @@ pub struct Config {
     pub limits: LimitsConfig,
 }
 
-/// One agent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// One agent. Its `Debug` shows no secret.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentConfig {
     /// What kind of program it is.
@@ -366,7 +367,20 @@ impl Default for Config {
     }
 }
 
+impl fmt::Debug for AgentConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut view = self.clone();
+        view.hide();
+        f.write_str(&serde_json::to_string(&view).map_err(|_| fmt::Error)?)
+    }
+}
+
 impl AgentConfig {
+    /// Replaces the values of variables: any of them may be a key. A token hides itself.
+    fn hide(&mut self) {
+        self.env.values_mut().for_each(|value| "***".clone_into(value));
+    }
+
     /// An agent of a kind with nothing else said.
     #[must_use]
     pub fn new(kind: AgentKind) -> Self {
@@ -404,9 +418,7 @@ impl Config {
     #[must_use]
     pub fn redacted(&self) -> serde_json::Value {
         let mut view = self.clone();
-        for value in view.agents.values_mut().flat_map(|agent| agent.env.values_mut()) {
-            "***".clone_into(value);
-        }
+        view.agents.values_mut().for_each(AgentConfig::hide);
         serde_json::to_value(&view).expect("only text keys and plain values")
     }
 

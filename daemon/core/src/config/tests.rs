@@ -180,7 +180,7 @@ fn the_view_for_people_holds_no_secret() {
     );
     let config = load(&text).unwrap();
     let view = config.redacted_yaml();
-    assert!(!view.contains("sk-") && !format!("{:?}", config.agents["a"].token).contains("sk-"), "{view}");
+    assert!(!view.contains("sk-") && !format!("{config:?}").contains("sk-"), "{view}");
     assert!(view.contains("token: '***'") && view.contains("KEY: '***'") && view.contains("token_file: /"), "{view}");
     assert_eq!(config.agents["b"].resolve_token("b", &Env::new()).unwrap().unwrap().login, "key from token_file");
 }
@@ -188,6 +188,17 @@ fn the_view_for_people_holds_no_secret() {
 #[test]
 fn the_view_of_the_defaults_reads_back_as_the_defaults() {
     assert_eq!(load(&Config::default().redacted_yaml()).unwrap(), Config::default());
+}
+
+#[test]
+fn root_and_socket_come_from_the_file_or_the_scope() {
+    let env = Env::from([("HOME".to_owned(), "/home/a".to_owned())]);
+    let (full, empty) = (load(FULL).unwrap(), Config::default());
+    assert_eq!(full.root_or_default(Scope::User, &env), Ok("/data/runs".into()));
+    assert_eq!(full.socket_or_default(Scope::System, &env), Ok("/run/c.sock".into()));
+    assert_eq!(empty.root_or_default(Scope::System, &env), Ok(SYSTEM_ROOT.into()));
+    let deep = Env::from([("HOME".to_owned(), format!("/{}", "h".repeat(100)))]);
+    assert!(matches!(empty.socket_or_default(Scope::User, &deep), Err(PathError::SocketTooLong(_))));
 }
 
 #[test]

@@ -155,7 +155,13 @@ pub fn step(state: &LoopState, event: Event, cx: Context<'_>) -> (LoopState, Vec
 impl Step<'_> {
     fn handle(&mut self, event: Event) {
         match (event, self.state.phase) {
-            (Event::Posted { key }, _) => self.state.outbox.retain(|entry| entry.key != key),
+            (Event::Posted { key }, phase) => {
+                self.state.outbox.retain(|entry| entry.key != key);
+                // While the loop goes on the next change writes this too; after the last one, nothing would.
+                if phase == Phase::Finished && self.state.outbox.is_empty() {
+                    self.effects.push(Effect::Persist);
+                }
+            }
             (Event::ResumeAsked, Phase::Finished) => self.resume(),
             (_, Phase::Finished) => {}
             (Event::Begin, _) => self.begin(),
@@ -171,6 +177,7 @@ impl Step<'_> {
             (Event::PrepareFailed { problem }, Phase::Starting) => self.needs_attention(&problem),
             (Event::StartFailed { problem }, Phase::Starting) => self.start_failed(&problem),
             (Event::Started { run }, Phase::Running | Phase::Stopping) if self.state.run.as_ref() == Some(&run) => {
+                self.release_start_notes();
                 self.effects.push(Effect::Deliver);
             }
             (Event::RunEnded(end), Phase::Running | Phase::Stopping)
@@ -284,7 +291,10 @@ impl Step<'_> {
     fn run_ended(&mut self, end: RunEnd) {
         let run = end.last.run.clone();
         self.state.run = None;
-        self.state.outbox.retain(|entry| !(entry.when_started && end.interruption == Some(Interruption::NeverStarted)));
+        if end.interruption == Some(Interruption::NeverStarted) {
+            self.state.outbox.retain(|entry| !entry.when_started);
+        }
+        self.release_start_notes();
         self.post_run_end(&end);
         let cut = end.interruption.is_some() || self.state.interrupting;
         let limited = end.last.outcome == Outcome::UsageLimited;
@@ -567,6 +577,13 @@ impl Step<'_> {
         self.state.not_before = None;
         self.state.child_deadline = None;
         self.effects.extend([Effect::Disarm, Effect::Persist, Effect::Deliver]);
+    }
+
+    /// The run has started: what says so may be posted.
+    fn release_start_notes(&mut self) {
+        for entry in &mut self.state.outbox {
+            entry.when_started = false;
+        }
     }
 
     fn post_run_end(&mut self, end: &RunEnd) {

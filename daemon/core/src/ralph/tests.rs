@@ -12,6 +12,7 @@ use crate::types::{
 
 fn spec(max_restarts: u32) -> TaskSpec {
     TaskSpec {
+        title: "t".into(),
         agent: "fake".into(),
         mode: Mode::Loop,
         cwd: "/w".into(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use conductor_shim::cgroup::Cgroup;
 use conductor_shim::lock;
 use conductor_shim::process::Pidfd;
-use conductor_shim::protocol::{Exit, FOLDER, Graces, Identity, SHIM_LOCK, Start, TREE_LOCK};
+use conductor_shim::protocol::{Exit, FOLDER, Graces, Identity, SHIM_LOCK, SPEC, Start, TREE_LOCK};
 use conductor_shim::tree;
 
 use super::stop::write_order;
@@ -42,7 +42,8 @@ impl Runner {
             return Ok(Found::Exited(Box::new(exit)));
         }
         let shim_folder = folder.join(FOLDER);
-        if !shim_folder.exists() {
+        // The shim is spawned after its spec is durable.
+        if !shim_folder.join(SPEC).exists() {
             return Ok(Found::NeverStarted);
         }
         if let Some(start) = read_start(folder)?

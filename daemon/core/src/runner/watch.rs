@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use conductor_shim::durable;
 use conductor_shim::process::{self, Pidfd};
-use conductor_shim::protocol::{Exit, FOLDER, REAPED, Reaped, Start, StatusSource, VERSION};
+use conductor_shim::protocol::{Exit, FOLDER, REAPED, Reaped, STOP, Start, StatusSource, VERSION};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use tokio::net::unix::pipe;
 
 use super::children::{Claim, wait_for};
@@ -132,7 +132,7 @@ impl Runner {
             }
             return Ok(());
         };
-        let shim = AsyncFd::new(SharedPidfd(shim))?;
+        let shim = watch_pidfd(SharedPidfd(shim))?;
         if announce {
             match run.status.take() {
                 Some(status) => {
@@ -193,8 +193,8 @@ impl Runner {
             drop(claim);
             return self.run_rescue_shim(run, tell).await;
         }
-        let mut rescued = self.spawn_rescue(run)?;
-        let watched = AsyncFd::new(agent)?;
+        let mut rescued = self.spawn_rescue(run).await?;
+        let watched = watch_pidfd(agent)?;
         let mut recorded = false;
         {
             let shim = self.until_shim_ends(&mut rescued, tell, false);
@@ -216,13 +216,28 @@ impl Runner {
     }
 
     async fn run_rescue_shim(&self, run: &Watched, tell: &mut impl FnMut(WatchEvent)) -> io::Result<()> {
-        let mut rescued = self.spawn_rescue(run)?;
+        let mut rescued = self.spawn_rescue(run).await?;
         self.until_shim_ends(&mut rescued, tell, false).await
     }
 
-    fn spawn_rescue(&self, run: &Watched) -> io::Result<Watched> {
+    /// Spawns a rescue shim. It is signalled only once it has said that it listens; before, a signal would end it.
+    async fn spawn_rescue(&self, run: &Watched) -> io::Result<Watched> {
         tracing::warn!(run = %run.key, "the shim has died; a rescue shim takes its place");
-        self.spawn_shim(&run.key, &run.folder, true)
+        self.0.shims.remove(&run.key);
+        let mut rescued = self.spawn_shim(&run.key, &run.folder, None)?;
+        if let Some(status) = rescued.status.take() {
+            let mut lines = BufReader::new(pipe::Receiver::from_owned_fd(OwnedFd::from(status))?);
+            // A line, or the end of a shim that has died already.
+            lines.read_line(&mut String::new()).await?;
+        }
+        if let Some(pidfd) = &rescued.shim {
+            self.0.shims.put(&run.key, Arc::clone(pidfd));
+            // An order that came while nobody listened.
+            if run.folder.join(FOLDER).join(STOP).exists() {
+                self.0.shims.signal(&run.key, libc::SIGUSR1)?;
+            }
+        }
+        Ok(rescued)
     }
 }
 
@@ -245,6 +260,13 @@ async fn record_status(run: &Watched, start: &Start, agent: &Pidfd) -> io::Resul
     let Some((wait_status, source)) = status else { return Ok(()) };
     let path = run.folder.join(FOLDER).join(REAPED);
     blocking(move || durable::write_json(&path, &Reaped { version: VERSION, wait_status, source })).await
+}
+
+/// Registers a pidfd with the event loop: it becomes readable when its process ends.
+fn watch_pidfd<T: std::os::fd::AsRawFd>(pidfd: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: both types that come here own their descriptor, give the same one each time and keep it open until they
+    // are dropped, which is after the registration.
+    unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(io::Error::from)
 }
 
 /// Runs file work away from the event loop.

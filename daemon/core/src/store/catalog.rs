@@ -9,6 +9,7 @@ mod find;
 mod list;
 mod records;
 mod requests;
+mod token;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -99,12 +100,13 @@ impl Catalog {
         })
     }
 
-    /// Adds or replaces a task. Its `revision` and `children` are given here; the revision is returned.
+    /// Adds or replaces a task; its `revision` and `children` are given here. A parent that gains or loses it changes
+    /// too. Returns the revision of the last of these changes.
     pub fn put_task(&self, task: TaskRecord) -> u64 {
         self.change(|inner| inner.put_task(task))
     }
 
-    /// Adds or replaces a run; returns the revision.
+    /// Adds or replaces a run; returns the revision of this change.
     pub fn put_run(&self, run: RunInfo) -> u64 {
         self.change(|inner| inner.put_run(Arc::new(run)))
     }
@@ -209,10 +211,10 @@ impl Inner {
             if let Some(old) = old_parent {
                 self.unlink_child(&old.task, &key);
             }
-            if let Some(new) = parent {
-                if self.children.entry(new.task.clone()).or_default().insert(key) {
-                    self.refresh_children(&new.task);
-                }
+            if let Some(new) = parent
+                && self.children.entry(new.task.clone()).or_default().insert(key)
+            {
+                self.refresh_children(&new.task);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Opening files beneath a folder, with no way out of it: no `..`, no symbolic link in any component.
 //!
-//! Linux resolves the whole path in the kernel (`openat2`); where that is missing (older kernels, some sandboxes, macOS)
-//! each component is opened by itself with `O_NOFOLLOW`. Nothing is created here.
+//! Linux resolves the whole path in the kernel (`openat2`); where that is missing (older kernels, some sandboxes,
+//! macOS) each component is opened by itself with `O_NOFOLLOW`. Nothing is created here.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Take};

@@ -144,7 +144,7 @@ pub fn markers(root: &Root, task: &TaskKey) -> Markers {
     markers
 }
 
-/// One line: `permanent`, or a time. Anything else is no stop (as conductor-loop reads it, which then deletes the file).
+/// One line: `permanent`, or a time. Anything else is no stop (so reads conductor-loop, which then deletes the file).
 fn parse_stop(text: &str) -> Option<Stop> {
     match text.trim() {
         "permanent" => Some(Stop::Permanent),

@@ -17,8 +17,8 @@ use crate::types::{ProjectId, RunId, RunKey, TaskId, TaskKey};
 
 /// Names tried for one new folder. Each try fails only if the name is taken, so the bound is for a broken file system.
 const MAX_TRIES: u32 = 1000;
-/// A clock that jumps back by less than this is waited out: ids keep the later time, so that order is kept too. A larger
-/// jump corrects a clock that was wrong, and its time is believed.
+/// A clock that jumps back by less than this is waited out: ids keep the later time, so that order is kept too. A
+/// larger jump corrects a clock that was wrong, and its time is believed.
 const MAX_HOLD: SignedDuration = SignedDuration::from_mins(10);
 /// Length of a slug, as in [`TaskId`].
 const SLUG: std::ops::RangeInclusive<usize> = 3..=50;

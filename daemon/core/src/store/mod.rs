@@ -1,8 +1,8 @@
 //! The tree of files, and the index of it in memory.
 //!
 //! [`Root`] is the only way to a path below the root; [`scan()`] reads the whole tree at start; [`Catalog`] is what
-//! readers ask. Blocking I/O only: an async caller uses `spawn_blocking`. There is no task policy here, and nothing here
-//! starts, signals or ends a process. Message buses are files of [`crate::bus`]; the store knows only their places.
+//! readers ask. Blocking I/O only: an async caller uses `spawn_blocking`. There is no task policy here, and nothing
+//! here starts, signals or ends a process. Message buses are files of [`crate::bus`]; the store knows only their places.
 
 pub mod catalog;
 mod confined;

@@ -122,7 +122,7 @@ pub fn remove(root: &Root, id: &ProjectId) -> Result<(), StoreError> {
 }
 
 /// The project that a folder belongs to: the one that is bound to `path`, else a free name made of `name`
-/// (the same name with another path gets a suffix). `taken` says whether a project exists, and to which path it is bound.
+/// (the same name with another path gets a suffix). `taken` says whether a project exists, and which path it is bound to.
 ///
 /// The second value is whether the project exists already.
 #[must_use]

@@ -161,10 +161,9 @@ fn parse_info(key: &RunKey, bytes: &[u8]) -> Result<RunInfo, RunProblem> {
     if version > u64::from(VERSION) {
         return Err(RunProblem::Newer(version));
     }
-    if let Some(id) = fields.text("run_id").map_err(damaged)?.filter(|id| !id.is_empty()) {
-        if id != key.run.as_str() {
-            return Err(RunProblem::Misplaced(id.chars().take(80).collect()));
-        }
+    let named = fields.text("run_id").map_err(damaged)?.filter(|id| !id.is_empty());
+    if let Some(id) = named.filter(|id| id != key.run.as_str()) {
+        return Err(RunProblem::Misplaced(id.chars().take(80).collect()));
     }
     fill(blank(key), &mut fields).map_err(damaged)
 }

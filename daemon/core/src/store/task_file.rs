@@ -1,7 +1,7 @@
 //! `task.yaml`, version 1: our record of a task. A task without it is foreign ([`super::foreign`]).
 //!
-//! The envelope is the store's; the loop's state `S` belongs to [`crate::ralph`] and the bus position `P` of an intent to
-//! [`crate::bus`]. Nothing here decides anything.
+//! The envelope is the store's; the loop's state `S` belongs to [`crate::ralph`] and the bus position `P` of an intent
+//! to [`crate::bus`]. Nothing here decides anything.
 
 use std::collections::BTreeMap;
 

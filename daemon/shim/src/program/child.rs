@@ -168,14 +168,18 @@ unsafe fn agent_side(prepared: &Prepared) -> ! {
 /// Every disposition back to its default (an ignored one would survive exec), and nothing blocked.
 unsafe fn reset_signals() {
     const LAST_SIGNAL: i32 = 64;
-    // SAFETY: no pointers but to the set, which sigemptyset initialises. KILL, STOP and libc's own two are refused.
+    /// The kernel's `struct sigaction`, all zero: default action, no flags, empty mask, on every architecture.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const MASK_BYTES: usize = 8;
+    // SAFETY: the kernel reads at most the 32 bytes of DEFAULT, and 8 bytes of it as an empty mask. The C library would
+    // refuse the two signals that it keeps for itself; KILL and STOP are refused by the kernel.
     unsafe {
         for signal in 1..=LAST_SIGNAL {
-            libc::signal(signal, libc::SIG_DFL);
+            let none = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), none, MASK_BYTES);
         }
-        let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-        libc::sigemptyset(none.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+        let none = std::ptr::null_mut::<u64>();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, DEFAULT.as_ptr(), none, MASK_BYTES);
     }
 }
 

@@ -41,14 +41,14 @@ impl Supervisor {
         let time = clock::now();
         let elapsed = self.elapsed();
         let _ = failpoint::hit("shim.exit.after_leader");
-        let mut ending = if ended { self.leader.ending(&self.files.path(REAPED)) } else { Ending::default() };
         let rest = self.sweep(killed);
         let _ = failpoint::hit("shim.exit.after_sweep");
         for log in &self.logs {
             // The agent's own writes may have failed (full disk); the record says how long the files are.
             let _ = log.sync_all();
         }
-        // After the sweep, so that what was reaped during it counts.
+        // After the sweep: a rescue shim may have to wait for the status, and what was reaped meanwhile counts.
+        let mut ending = if ended { self.leader.ending(&self.files.path(REAPED)) } else { Ending::default() };
         add_usage(&mut ending);
         let exit = self.exit_record(time, elapsed, &ending, &rest);
         let _ = failpoint::hit("shim.exit.before_exit_json");
@@ -106,8 +106,12 @@ impl Supervisor {
         loop {
             self.take_signals();
             self.group.reap_others();
+            if let Some(events) = &events {
+                // Read before the look, so that any later change ends the wait. What it says the look finds too.
+                let _ = events.is_populated();
+            }
             match self.group.alive() {
-                Ok(alive) if alive.is_empty() => {
+                Ok(alive) if alive.is_empty() && self.group.is_childless() => {
                     empty_looks += 1;
                     if empty_looks == EMPTY_LOOKS {
                         return true;

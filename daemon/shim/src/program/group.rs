@@ -1,10 +1,9 @@
 //! The run's process tree, by whichever tier is in force: who is in it, TERM to all, kill until it is empty.
 
-use conductor_shim::cgroup::Cgroup;
+use conductor_shim::cgroup::{Cgroup, Events};
 use conductor_shim::process::{self, Stat};
 use conductor_shim::protocol::Tier;
 use conductor_shim::tree::{self, Finder, Killed, ProcessTable, Scope, System};
-use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -44,7 +43,7 @@ impl Group {
     }
 
     /// For `poll` with `POLLPRI`; `None` without a cgroup.
-    pub(super) fn events(&self) -> Option<File> {
+    pub(super) fn events(&self) -> Option<Events> {
         self.cgroup.as_ref()?.events().ok()
     }
 
@@ -66,10 +65,16 @@ impl Group {
     /// child but the leader's zombie is there from which something could descend.
     fn is_surely_empty(&self) -> bool {
         let (Some(cgroup), Some(child)) = (&self.cgroup, self.child) else { return false };
-        let childless = children().is_ok_and(|children| children.iter().all(|&pid| pid == child));
-        childless
+        self.is_childless()
             && !process::stat(child).is_ok_and(|stat| stat.is_alive())
             && cgroup.is_populated().is_ok_and(|it| !it)
+    }
+
+    /// Whether no child but the leader is left. Once the leader has ended too, this proves for a subreaper that nothing
+    /// lives below it, however fast it forks. Says nothing (`true`) for a tree that is not below this process.
+    pub(super) fn is_childless(&self) -> bool {
+        let Some(leader) = self.child else { return true };
+        System.children().is_ok_and(|children| children.iter().all(|&pid| pid == leader))
     }
 
     /// The live processes of the cgroup. Listed before and after their identities are read: a pid that was reused in
@@ -97,13 +102,17 @@ impl Group {
         if self.is_surely_empty() {
             return Ok(Killed::default());
         }
-        // Only the cgroup ends processes without naming them.
-        let before = if self.cgroup.is_some() { self.alive().unwrap_or_default() } else { Vec::new() };
+        // Named first: the cgroup ends processes without saying which.
+        let before = self.in_cgroup();
         if let Some(cgroup) = &self.cgroup
             && cgroup.kill().is_ok()
         {
             // Zombies don't count as populated, so nothing needs to be reaped for this to end.
             let _ = cgroup.wait_empty(KILL_TIME);
+            self.reap_others();
+            if self.is_surely_empty() {
+                return Ok(Killed { found: before, left: Vec::new() });
+            }
         }
         // The whole of the walk tier; with a cgroup, what has left it.
         let rest = deadline.saturating_duration_since(Instant::now());
@@ -130,7 +139,7 @@ impl Group {
 
     /// Reaps the children that have ended, each by its pid, except the leader.
     pub(super) fn reap_others(&self) {
-        for pid in children().unwrap_or_default() {
+        for pid in System.children().unwrap_or_default() {
             if Some(pid) != self.child {
                 System.reap(pid);
             }
@@ -143,17 +152,6 @@ impl Group {
             && let Err(error) = cgroup.remove()
         {
             eprintln!("conductor-shim: removing {}: {error}", cgroup.path().display());
-        }
-    }
-}
-
-/// The children of this single-threaded process, from the kernel's own list where it is built in.
-fn children() -> io::Result<Vec<i32>> {
-    match std::fs::read_to_string("/proc/thread-self/children") {
-        Ok(text) => Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()),
-        Err(_) => {
-            let own = System.own_pid();
-            Ok(System.list()?.into_iter().filter(|process| process.ppid == own).map(|process| process.pid).collect())
         }
     }
 }

@@ -45,6 +45,7 @@ fn begin(files: Files) -> Result<Option<Supervisor>, Failure> {
     let spec: Spec = durable::read_json(&files.path(SPEC)).map_err(Failure::of("spec"))?;
     let lock = take_lock(&files)?;
     if files.path(EXIT).exists() {
+        remove_empty_cgroup(&spec);
         return Ok(None);
     }
     let start: Option<Start> = durable::read_json_if_exists(&files.path(START)).map_err(Failure::of("start_record"))?;
@@ -81,6 +82,21 @@ fn begin(files: Files) -> Result<Option<Supervisor>, Failure> {
     Ok(Some(supervisor))
 }
 
+/// What the dead shim had still to do after its record.
+fn remove_empty_cgroup(spec: &Spec) {
+    // Processes that a policy has kept stay in it; a folder that stays costs nothing.
+    if let Some(group) = cgroup_of(spec)
+        && group.is_populated().is_ok_and(|populated| !populated)
+    {
+        let _ = group.remove();
+    }
+}
+
+/// The run's cgroup, by the same rule by which the dead shim made it: it may have died before it recorded it.
+fn cgroup_of(spec: &Spec) -> Option<Cgroup> {
+    Cgroup::of_run(Path::new(spec.cgroup_parent.as_deref()?), &spec.run_id)
+}
+
 /// What is left of the run.
 struct Found {
     leader: Leader,
@@ -92,7 +108,7 @@ struct Found {
 fn find(start: Option<Start>, spec: &Spec) -> io::Result<Found> {
     let nothing = |run_id: &str| Found {
         leader: Leader::Gone,
-        group: Group::without_shim(None, Scope { run_id: run_id.to_owned(), ..Scope::default() }),
+        group: Group::without_shim(cgroup_of(spec), Scope { run_id: run_id.to_owned(), ..Scope::default() }),
         elapsed: Duration::ZERO,
         elapsed_known: false,
     };
@@ -101,7 +117,7 @@ fn find(start: Option<Start>, spec: &Spec) -> io::Result<Found> {
         // Another boot or container: its pids mean nothing here, and nothing of it can be alive.
         return Ok(nothing(&spec.run_id));
     }
-    let cgroup = start.cgroup.as_deref().and_then(|path| Cgroup::open(Path::new(path)));
+    let cgroup = start.cgroup.as_deref().and_then(|path| Cgroup::open(Path::new(path))).or_else(|| cgroup_of(spec));
     let scope = Scope { above: Vec::new(), within: vec![start.agent.clone()], run_id: spec.run_id.clone() };
     let leader = match Pidfd::open_verified(&start.agent)? {
         Some(pidfd) => Leader::Orphan { identity: start.agent.clone(), pidfd },

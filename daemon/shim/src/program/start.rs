@@ -15,7 +15,7 @@ use conductor_shim::lock::{self, FileLock};
 use conductor_shim::process::{self, Pidfd};
 use conductor_shim::protocol::{EXIT, SHIM_LOCK, SPEC, START, Spec, Start, TREE_LOCK, VERSION};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -81,7 +81,7 @@ fn begin(files: Files) -> Result<Supervisor, NotStarted> {
     hit("shim.start.before_setsid")?;
     detach().map_err(Failure::of("setsid"))?;
     let signals = Signals::take_over().map_err(Failure::of("signals"))?;
-    let spec: Spec = durable::read_json(&files.path(SPEC)).map_err(Failure::of("spec"))?;
+    let mut spec: Spec = durable::read_json(&files.path(SPEC)).map_err(Failure::of("spec"))?;
     if spec.version > VERSION {
         return Err(Failure::of("spec_version")(io::Error::from_raw_os_error(libc::EPROTONOSUPPORT)).into());
     }
@@ -89,6 +89,7 @@ fn begin(files: Files) -> Result<Supervisor, NotStarted> {
     if files.path(START).exists() || files.path(EXIT).exists() {
         return Err(Failure::of("started_before")(io::Error::from_raw_os_error(libc::EEXIST)).into());
     }
+    read_secrets(&mut spec).map_err(Failure::of("secrets"))?;
     let prepared = prepare(&files, &spec);
     // Closing the gate of a fork whose record failed is part of `prepare`; here only the outcome is left to say.
     let parts = prepared.map_err(|failure| {
@@ -96,6 +97,27 @@ fn begin(files: Files) -> Result<Supervisor, NotStarted> {
         NotStarted { failure, recorded }
     })?;
     Ok(launch(files, spec, signals, lock, parts))
+}
+
+/// Bytes of all secrets at most: a pipe's buffer, so that conductord never waits for us.
+const MAX_SECRETS: u64 = 64 << 10;
+
+/// Adds the variables that come on standard input instead of by file.
+fn read_secrets(spec: &mut Spec) -> io::Result<()> {
+    if spec.secret_names.is_empty() {
+        return Ok(());
+    }
+    let mut bytes = Vec::new();
+    io::stdin().lock().take(MAX_SECRETS).read_to_end(&mut bytes)?;
+    let text = String::from_utf8(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EILSEQ))?;
+    let given: Vec<(&str, &str)> = text.split_terminator('\0').filter_map(|pair| pair.split_once('=')).collect();
+    let complete =
+        text.ends_with('\0') && spec.secret_names.iter().all(|name| given.iter().any(|(known, _)| known == name));
+    if !complete {
+        return Err(io::Error::from_raw_os_error(libc::EPIPE));
+    }
+    spec.env.extend(given.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    Ok(())
 }
 
 pub(super) fn take_lock(files: &Files) -> Result<FileLock, Failure> {

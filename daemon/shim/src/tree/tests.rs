@@ -18,6 +18,7 @@ struct State {
     markers: HashMap<i32, &'static str>,
     unkillable: HashSet<i32>,
     forks: Vec<Stat>,
+    hidden: Vec<Stat>,
     passes: u32,
     reaped: Vec<i32>,
 }
@@ -67,7 +68,7 @@ impl ProcessTable for Fake {
             return Ok(true);
         }
         for process in &mut state.processes {
-            if process.identity() == *identity {
+            if process.pid == identity.pid && process.start_ticks == identity.start_ticks {
                 process.state = 'Z';
             } else if process.ppid == identity.pid {
                 process.ppid = SHIM;
@@ -78,8 +79,28 @@ impl ProcessTable for Fake {
 
     fn reap(&self, pid: i32) {
         let mut state = self.state.borrow_mut();
-        state.processes.retain(|process| process.pid != pid);
-        state.reaped.push(pid);
+        if state.processes.iter().any(|process| process.pid == pid && process.ppid == SHIM && !process.is_alive()) {
+            state.processes.retain(|process| process.pid != pid);
+            state.reaped.push(pid);
+        }
+    }
+
+    fn children(&self) -> io::Result<Vec<i32>> {
+        let mut state = self.state.borrow_mut();
+        // A process that no listing has ever shown.
+        if let Some(child) = state.hidden.pop() {
+            state.processes.push(child);
+        }
+        Ok(state.processes.iter().filter(|process| process.ppid == SHIM).map(|process| process.pid).collect())
+    }
+
+    fn kill_child(&self, pid: i32) {
+        let identity = self.stat(pid).unwrap().identity();
+        self.signal(&identity, libc::SIGKILL).unwrap();
+    }
+
+    fn stat(&self, pid: i32) -> Option<Stat> {
+        self.state.borrow().processes.iter().find(|process| process.pid == pid).cloned()
     }
 
     fn own_pid(&self) -> i32 {
@@ -127,6 +148,26 @@ fn killing_goes_on_until_nothing_was_forked_between_two_passes() {
     let state = fake.state.borrow();
     assert!(state.processes.iter().any(|process| process.pid == 200), "the leader stays a zombie");
     assert_eq!(state.reaped.len(), 7);
+}
+
+#[test]
+fn a_chain_of_forks_that_no_listing_shows_is_followed_through_our_children() {
+    let fake = Fake::with(&[(1, 0), (SHIM, 1), (200, SHIM)]);
+    fake.state.borrow_mut().processes[2].state = 'Z';
+    fake.state.borrow_mut().hidden = (0..50).map(|n| process(300 + n, SHIM)).collect();
+    let killed = kill(&fake, &mut below_shim(""), Some(200), Duration::from_secs(60)).unwrap();
+    assert_eq!((killed.found.len(), killed.left.len()), (50, 0));
+    assert_eq!(fake.state.borrow().reaped.len(), 50);
+}
+
+#[test]
+fn children_of_a_program_that_is_not_the_runs_shim_are_left_alone() {
+    let fake = Fake::with(&[(1, 0), (SHIM, 1), (200, SHIM), (201, SHIM)]);
+    fake.state.borrow_mut().markers.insert(201, "run");
+    let scope = Scope { run_id: "run".to_owned(), ..Scope::default() };
+    let killed = kill(&fake, &mut Finder::new(scope), None, Duration::from_secs(60)).unwrap();
+    assert_eq!(killed.found.iter().map(|process| process.pid).collect::<Vec<_>>(), [201]);
+    assert!(fake.stat(200).unwrap().is_alive());
 }
 
 #[test]

@@ -184,7 +184,7 @@ impl Adapter for Claude {
 
     /// What we did to the process comes first, then what the stream says, then the exit code.
     fn classify(&self, exit: &ExitFacts, parsed: &StreamSummary) -> Classified {
-        let plain = exit.classify();
+        let plain = ExitFacts { stderr_tail: self.base.masked(&exit.stderr_tail), ..exit.clone() }.classify();
         if exit.cause != EndCause::Natural || plain.outcome == Outcome::Oom || plain.outcome == Outcome::Lost {
             return plain;
         }
@@ -193,9 +193,8 @@ impl Adapter for Claude {
         if !failed {
             return plain;
         }
-        let words = parsed.error.as_deref().map(one_line);
-        let kind = refused(parsed);
-        let outcome = match kind {
+        let words = parsed.error.as_deref().map(|words| one_line(&self.base.masked(words)));
+        let outcome = match refused(parsed) {
             Some(LimitKind::Window) => Outcome::UsageLimited,
             Some(LimitKind::Auth) => Outcome::AuthFailed,
             None if exit_failed => plain.outcome,

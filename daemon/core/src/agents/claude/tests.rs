@@ -235,6 +235,7 @@ fn a_token_goes_into_the_right_variable_and_nowhere_else() {
         assert_eq!(command.secret_names, [variable, "CONDUCTOR_TOKEN"]);
         assert_eq!(command.login, "key from CONDUCTOR_AGENT_CLAUDE_TOKEN");
         assert!(!format!("{command:?}{}{:?}", command.display, command.argv).contains(token));
+        assert!(!format!("{:?}", adapter(plain(), &env, false).1).contains(token));
     }
     let command = prepared(plain(), &foreign, false, |_| {});
     assert_eq!((value(&command, "ANTHROPIC_API_KEY"), value(&command, "CLAUDECODE")), (None, None));
@@ -242,6 +243,17 @@ fn a_token_goes_into_the_right_variable_and_nowhere_else() {
     let command = prepared(passed, &foreign, false, |_| {});
     assert_eq!(value(&command, "ANTHROPIC_API_KEY"), Some("sk-shell"));
     assert_eq!(command.login, "key from variable ANTHROPIC_API_KEY");
+}
+
+#[test]
+fn what_is_kept_of_an_agents_words_does_not_hold_its_key() {
+    let (_folder, adapter) = adapter(plain(), &[("CONDUCTOR_AGENT_CLAUDE_TOKEN", "sk-ant-api-1")], false);
+    let line =
+        r#"{"type":"result","subtype":"success","is_error":true,"api_error_status":401,"result":"bad sk-ant-api-1"}"#;
+    let classified = adapter.classify(&natural(1), &parse(&[line.as_bytes()]).1);
+    assert_eq!(classified, Classified { outcome: Outcome::AuthFailed, summary: Some("bad ***".into()) });
+    let exit = ExitFacts { stderr_tail: "no sk-ant-api-1".into(), ..natural(1) };
+    assert_eq!(adapter.classify(&exit, &StreamSummary::default()).summary.unwrap(), "exit code 1: no ***");
 }
 
 #[test]

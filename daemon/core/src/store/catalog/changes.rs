@@ -8,8 +8,7 @@ use std::sync::Arc;
 use super::{Catalog, ProjectRecord, TaskRecord};
 use crate::types::RunInfo;
 
-/// Changes that are kept. At the highest rate of changes measured in a busy daemon (some hundreds a second) a watcher has
-/// ten seconds to come back.
+/// Changes that are kept: at 400 changes a second a watcher has ten seconds to come back.
 pub const CHANGE_LOG: usize = 4096;
 
 /// One change.

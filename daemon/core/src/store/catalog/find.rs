@@ -68,10 +68,10 @@ impl Catalog {
             None => (project.cloned(), text),
         };
         let inner = self.read();
-        if let (Some(project), Ok(task)) = (&project, name.parse::<TaskId>()) {
-            if let Some(task) = inner.tasks.get(&TaskKey::new(project.clone(), task)) {
-                return Ok(Arc::clone(task));
-            }
+        if let (Some(project), Ok(task)) = (&project, name.parse::<TaskId>())
+            && let Some(task) = inner.tasks.get(&TaskKey::new(project.clone(), task))
+        {
+            return Ok(Arc::clone(task));
         }
         // A project that was named and is none leaves nothing to look at.
         let known = !text.contains('/') || project.is_some();

@@ -9,17 +9,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-use super::{Catalog, ProjectRecord, TaskRecord};
+use super::{Catalog, ProjectRecord, TaskRecord, token};
 use crate::types::{EndReason, Phase, ProjectId, RunId, RunInfo, RunKey, RunStatus, TaskId, TaskKey};
 
 /// Objects of a page, if the caller doesn't say.
 pub const DEFAULT_PAGE_SIZE: u32 = 50;
 /// Objects of a page at most; more are not refused but cut to this.
 pub const MAX_PAGE_SIZE: u32 = 500;
-/// Objects that one page looks at: about a millisecond under the read lock.
+/// Objects that one page looks at, so that a filter that nothing passes does not hold up the writer.
 const MAX_LOOKED_AT: usize = 20_000;
-/// Bytes of a token at most: three ids and a number.
-const MAX_TOKEN: usize = 512;
 
 /// Which comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -98,6 +96,9 @@ pub enum ListError {
     OtherList,
 }
 
+/// From a first key to a last.
+type KeyRange<K> = (Bound<K>, Bound<K>);
+
 /// A task's place in time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TaskAt(TaskId, ProjectId);
@@ -129,7 +130,7 @@ impl TaskFilter {
         self.project.as_ref().is_none_or(|project| *project == task.key.project)
             && self.parent.as_ref().is_none_or(|key| parent.is_some_and(|parent| parent.task == *key))
             && !(self.roots_only && parent.is_some())
-            && !(self.active_only && !task.is_active())
+            && (!self.active_only || task.is_active())
             && (self.phases.is_empty() || task.phase.is_some_and(|phase| self.phases.contains(&phase)))
             && (self.ends.is_empty() || task.end.as_ref().is_some_and(|end| self.ends.contains(&end.reason)))
             && self.agent.as_ref().is_none_or(|agent| task.spec.as_ref().is_some_and(|spec| spec.agent == *agent))
@@ -230,18 +231,18 @@ impl Catalog {
 }
 
 /// The runs of a task.
-pub(super) fn task_range(task: &TaskKey) -> (Bound<RunKey>, Bound<RunKey>) {
+pub(super) fn task_range(task: &TaskKey) -> KeyRange<RunKey> {
     let (first, last) = run_bounds();
     (Bound::Included(task.run(first)), Bound::Included(task.run(last)))
 }
 
-pub(super) fn project_range(project: &ProjectId) -> (Bound<TaskKey>, Bound<TaskKey>) {
+pub(super) fn project_range(project: &ProjectId) -> KeyRange<TaskKey> {
     let (first, last) = task_bounds();
     let key = |task| TaskKey::new(project.clone(), task);
     (Bound::Included(key(first)), Bound::Included(key(last)))
 }
 
-fn run_project_range(project: &ProjectId) -> (Bound<(ProjectId, RunAt)>, Bound<(ProjectId, RunAt)>) {
+fn run_project_range(project: &ProjectId) -> KeyRange<(ProjectId, RunAt)> {
     let ((first_task, last_task), (first, last)) = (task_bounds(), run_bounds());
     let key = |run, task| (project.clone(), RunAt(run, project.clone(), task));
     (Bound::Included(key(first, first_task)), Bound::Included(key(last, last_task)))
@@ -286,7 +287,7 @@ impl List {
         let size = if page.size == 0 { DEFAULT_PAGE_SIZE } else { page.size.min(MAX_PAGE_SIZE) };
         let digest = digest(&(filter, page.order));
         let token = page.token.as_deref().filter(|token| !token.is_empty());
-        let token = token.map(|token| read_token(token, digest)).transpose()?;
+        let token = token.map(|token| token::read(token, digest)).transpose()?;
         Ok(Self { size: usize::try_from(size).unwrap_or(usize::MAX), order: page.order, digest, token })
     }
 
@@ -338,31 +339,7 @@ impl List {
     }
 
     fn page<T>(&self, found: Found<T>, revision: u64, parts: impl Fn(&T) -> Vec<String>) -> Page<T> {
-        let next = found.last.map(|last| write_token(self.digest, &parts(&last).join("/")));
+        let next = found.last.map(|last| token::write(self.digest, &parts(&last).join("/")));
         Page { items: found.items, next, revision }
     }
-}
-
-/// A token is hexadecimal: nobody should be tempted to read or build one.
-fn write_token(digest: u64, position: &str) -> String {
-    use std::fmt::Write;
-    let mut token = format!("{digest:016x}");
-    for byte in position.bytes() {
-        write!(token, "{byte:02x}").expect("writing to a String does not fail");
-    }
-    token
-}
-
-fn read_token(token: &str, digest: u64) -> Result<String, ListError> {
-    let is_hex = token.len() <= MAX_TOKEN && token.len() % 2 == 0 && token.bytes().all(|b| b.is_ascii_hexdigit());
-    if !is_hex || token.len() < 16 {
-        return Err(ListError::BadToken);
-    }
-    let (head, tail) = token.split_at(16);
-    if u64::from_str_radix(head, 16) != Ok(digest) {
-        return Err(ListError::OtherList);
-    }
-    let bytes: Option<Vec<u8>> =
-        tail.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
-    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(ListError::BadToken)
 }

@@ -103,7 +103,8 @@ proptest! {
             };
             for run in expected.iter().filter(still_fits) {
                 // A run that a late insert stopped and restarted may have been passed while it did not fit.
-                let changed = case.late.iter().any(|late| run.key() == run_of(&task_key(late.0, late.1), late.2, run.status).key());
+                let key_of = |late: &(u32, u32, u32, bool)| run_of(&task_key(late.0, late.1), late.2, run.status).key();
+                let changed = case.late.iter().any(|late| run.key() == key_of(late));
                 prop_assert!(changed || unique.contains(&run.key()), "{} is missing", run.key());
             }
         }

@@ -21,7 +21,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Everything below a folder: path → bytes, mode and time of change. Equal before and after means: nothing was written.
+/// Everything below a folder: bytes, mode and time of change by path. Equal before and after: nothing was written.
 fn tree(folder: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32, std::time::SystemTime)> {
     use std::os::unix::fs::PermissionsExt;
     let mut found = BTreeMap::new();
