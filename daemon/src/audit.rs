@@ -138,8 +138,7 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
         }
         rename_if_there(path, &numbered(1))?;
     }
-    let file =
-        OpenOptions::new().create(true).append(true).mode(MODE).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    let file = OpenOptions::new().create(true).append(true).mode(MODE).custom_flags(libc::O_NOFOLLOW).open(path)?;
     let size = file.metadata()?.len();
     Ok((file, size))
 }
@@ -199,7 +198,8 @@ mod tests {
             File::options().write(true).open(&path).and_then(|file| file.set_len(ROTATE)).expect("a full file");
             open(&path).expect("moved away");
         }
-        let first = |number: u32| std::fs::read(folder.path().join(format!("audit.jsonl.{number}"))).map(|text| text[0]);
+        let first =
+            |number: u32| std::fs::read(folder.path().join(format!("audit.jsonl.{number}"))).map(|text| text[0]);
         assert_eq!((first(1).ok(), first(4).ok(), first(5).ok()), (Some(b'5'), Some(b'2'), None));
     }
 

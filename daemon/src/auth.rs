@@ -60,9 +60,7 @@ pub fn identify(
     let person = || format!("{user} (uid {}, pid {})", peer.uid, peer.pid);
     let Some(authorization) = authorization else {
         return match &peer.origin {
-            Origin::Outside => {
-                Ok(Identity { scope: Scope::Operator, caller: Caller { who: person(), run: None } })
-            }
+            Origin::Outside => Ok(Identity { scope: Scope::Operator, caller: Caller { who: person(), run: None } }),
             Origin::Inside(run) => Err(IdentityError::Inside(run.clone())),
             Origin::Unknown => Err(IdentityError::Unseen),
         };
@@ -155,9 +153,7 @@ impl Scope {
                 (*project == own.project && is_own(run, from), format!("post to project {project} but as itself"))
             }
             Action::Post(_, Some(task), from) => {
-                let related = task == own
-                    || family.parent(own).as_ref() == Some(task)
-                    || descends(task, own, family);
+                let related = task == own || family.parent(own).as_ref() == Some(task) || descends(task, own, family);
                 (related && is_own(run, from), format!("post to task {task} but as itself, if they are related"))
             }
         };
@@ -223,9 +219,14 @@ mod tests {
 
     #[test]
     fn a_run_acts_on_its_descendants_and_on_nothing_else() {
-        for (slug, expected) in
-            [("child", true), ("grandchild", true), ("own", false), ("root", false), ("sibling", false), ("none", false)]
-        {
+        for (slug, expected) in [
+            ("child", true),
+            ("grandchild", true),
+            ("own", false),
+            ("root", false),
+            ("sibling", false),
+            ("none", false),
+        ] {
             assert_eq!(allowed(Action::Control(&task(slug))), expected, "{slug}");
         }
     }

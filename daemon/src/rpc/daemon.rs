@@ -21,10 +21,11 @@ impl Daemon {
     /// Files that can't be read.
     fn problems(&self) -> Vec<String> {
         let catalog = self.0.supervisor.catalog();
-        let mut problems = self.0.supervisor.recovery().problems;
+        let mut problems = self.0.supervisor.problems().to_vec();
         let page = PageRequest { order: Order::NewestFirst, ..PageRequest::default() };
         if let Ok(tasks) = catalog.list_tasks(&TaskFilter::default(), &page) {
-            let broken = tasks.items.iter().filter_map(|task| Some(format!("{}: {}", task.key, task.problem.as_ref()?)));
+            let broken =
+                tasks.items.iter().filter_map(|task| Some(format!("{}: {}", task.key, task.problem.as_ref()?)));
             problems.extend(broken);
         }
         problems.sort();
@@ -68,7 +69,7 @@ impl DaemonService for Daemon {
                 ended: recovery.ended,
                 rescued: recovery.rescued,
                 lost: recovery.lost,
-                duration_ms: u64::try_from(recovery.duration.as_millis()).unwrap_or(u64::MAX),
+                duration_ms: recovery.duration_ms,
             }),
             problems,
             config_problem,

@@ -58,8 +58,7 @@ fn with<const N: usize>(
     metadata: [(&str, String); N],
     more: impl FnOnce(&mut ErrorDetails),
 ) -> Status {
-    let metadata: HashMap<String, String> =
-        metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let metadata: HashMap<String, String> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let mut details = ErrorDetails::with_error_info(reason, reason::DOMAIN, metadata);
     more(&mut details);
     Status::with_error_details(code, message, details)

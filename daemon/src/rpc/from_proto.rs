@@ -74,10 +74,11 @@ pub(super) fn needed_run_key(run: Option<&v1::RunRef>) -> Result<RunKey, Status>
 
 /// Which page of a list.
 pub(super) fn page(size: u32, token: String, order: i32) -> Result<PageRequest, Status> {
-    let order = match v1::ListOrder::try_from(order).map_err(|_| field("order", "this value is not known to this version"))? {
-        v1::ListOrder::OldestFirst => Order::OldestFirst,
-        v1::ListOrder::Unspecified | v1::ListOrder::NewestFirst => Order::NewestFirst,
-    };
+    let order =
+        match v1::ListOrder::try_from(order).map_err(|_| field("order", "this value is not known to this version"))? {
+            v1::ListOrder::OldestFirst => Order::OldestFirst,
+            v1::ListOrder::Unspecified | v1::ListOrder::NewestFirst => Order::NewestFirst,
+        };
     Ok(PageRequest { size, token: optional(token), order })
 }
 

@@ -29,9 +29,7 @@ const READ: usize = 8 * CHUNK;
 const TAIL_SCAN: u64 = 16 * 1024 * 1024;
 
 /// Reads outside of the runtime's own threads.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
-) -> Result<T, Status> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
     tokio::task::spawn_blocking(work).await.map_err(|_| error::shutting_down())?
 }
 

@@ -65,10 +65,7 @@ impl RunService for Runs {
         Ok(Response::new(v1::GetRunResponse { run: Some(self.0.run(&run, revision)) }))
     }
 
-    async fn list_runs(
-        &self,
-        request: Request<v1::ListRunsRequest>,
-    ) -> Result<Response<v1::ListRunsResponse>, Status> {
+    async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
         let (call, request) = self.begin("ListRuns", request)?;
         let project = call.project(from_proto::optional_id("project_id", &request.project_id)?)?;
         let task: Option<TaskId> = from_proto::optional_id("task_id", &request.task_id)?;

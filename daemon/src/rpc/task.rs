@@ -23,7 +23,7 @@ impl Tasks {
     }
 
     fn show(&self, task: &TaskRecord) -> Option<v1::Task> {
-        Some(to_proto::task(task, self.0.supervisor.catalog()))
+        Some(to_proto::task(task, &self.0.supervisor))
     }
 }
 
@@ -49,9 +49,8 @@ impl TaskService for Tasks {
             request_id: request_id.clone(),
         };
         let resource = submit.task.as_ref().map_or(project.to_string(), |task| format!("{project}/{task}"));
-        let work = async {
-            self.0.supervisor.submit(call.caller(), submit).await.map_err(|error| error::command(&error))
-        };
+        let work =
+            async { self.0.supervisor.submit(call.caller(), submit).await.map_err(|error| error::command(&error)) };
         let action = Action::Submit(&project, parent.as_ref());
         let task = call.change(action, resource, request_id.as_ref(), work).await?;
         Ok(Response::new(v1::SubmitTaskResponse { task: self.show(&task) }))
@@ -100,10 +99,7 @@ impl TaskService for Tasks {
         Ok(Response::new(v1::GetTaskPromptResponse { prompt: String::from_utf8_lossy(&bytes).into_owned() }))
     }
 
-    async fn wait_task(
-        &self,
-        request: Request<v1::WaitTaskRequest>,
-    ) -> Result<Response<v1::WaitTaskResponse>, Status> {
+    async fn wait_task(&self, request: Request<v1::WaitTaskRequest>) -> Result<Response<v1::WaitTaskResponse>, Status> {
         let (call, request) = self.begin("WaitTask", request)?;
         let key = call.task(&request.project_id, &request.task_id)?;
         let open = self.0.streams.open("WaitTask", &call.caller().who);
@@ -132,10 +128,7 @@ impl TaskService for Tasks {
         Ok(Response::new(v1::WaitChildrenResponse { children, timed_out }))
     }
 
-    async fn stop_task(
-        &self,
-        request: Request<v1::StopTaskRequest>,
-    ) -> Result<Response<v1::StopTaskResponse>, Status> {
+    async fn stop_task(&self, request: Request<v1::StopTaskRequest>) -> Result<Response<v1::StopTaskResponse>, Status> {
         let (call, request) = self.begin("StopTask", request)?;
         let key = call.task(&request.project_id, &request.task_id)?;
         let stop = StopRequest {

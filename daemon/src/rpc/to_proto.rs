@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use conductor_core::store::catalog::Catalog;
 use conductor_core::store::{ProjectRecord, TaskRecord};
-use conductor_core::supervisor::{AgentInfo, ProcessInfo, Tier};
+use conductor_core::supervisor::{AgentInfo, ProcessInfo, Supervisor};
 use conductor_core::types::{
     ChildPolicy, CostKind, End, EndReason, ExitPolicy, Message, Mode, Outcome, Ownership, Phase, RunInfo, RunKey,
     RunStatus, Straggler, TaskSpec, Timestamp, Usage,
 };
 use conductor_proto::v1;
+use conductor_shim::protocol::Tier;
 
 /// A point in time.
 pub(super) fn time(time: Timestamp) -> prost_types::Timestamp {
@@ -45,8 +46,10 @@ pub(super) fn project(project: &ProjectRecord, catalog: &Catalog) -> v1::Project
     }
 }
 
-/// A task, with counts from the catalog.
-pub(super) fn task(task: &TaskRecord, catalog: &Catalog) -> v1::Task {
+/// A task, with counts from the catalog and its place in the queue.
+pub(super) fn task(task: &TaskRecord, supervisor: &Supervisor) -> v1::Task {
+    let catalog = supervisor.catalog();
+    let is_queued = task.phase == Some(Phase::Queued);
     let current = task.current_run.as_ref().map(ToString::to_string);
     let previous = task.previous_run.as_ref().map(ToString::to_string);
     v1::Task {
@@ -61,7 +64,7 @@ pub(super) fn task(task: &TaskRecord, catalog: &Catalog) -> v1::Task {
         current_run_id: current.unwrap_or_default(),
         parent: task.parent.as_ref().map(run_ref),
         live_child_count: count(catalog.live_children(&task.key)),
-        queue_position: task.queue_position,
+        queue_position: if is_queued { supervisor.queue_position(&task.key) } else { 0 },
         next_attempt_time: task.next_attempt.map(time),
         create_time: Some(time(task.created)),
         update_time: Some(time(task.updated)),
@@ -234,7 +237,7 @@ pub(super) fn process(process: &ProcessInfo) -> v1::Process {
         name: process.name.clone(),
         state: process.state.to_string(),
         rss_bytes: process.rss_bytes,
-        cpu_time: Some(duration(Duration::from_millis(process.cpu_ms))),
+        cpu_time: Some(duration(process.cpu)),
     }
 }
 
@@ -272,8 +275,8 @@ pub(super) fn agent(agent: AgentInfo) -> v1::Agent {
     v1::Agent {
         name: agent.name,
         r#type: agent.kind,
-        program: agent.program.map(|program| program.display().to_string()).unwrap_or_default(),
-        installed: agent.installed,
+        installed: agent.program.is_some(),
+        program: agent.program.unwrap_or_default(),
         version: agent.version.unwrap_or_default(),
         login: agent.login,
         is_default: agent.is_default,

@@ -138,7 +138,9 @@ impl Watcher {
         }
         let tasks = snapshot.tasks.iter().filter(|task| self.filter.task(task) && (!live || task.is_active()));
         for task in tasks {
-            send(sender, self.answer(revision, Event::Task(to_proto::task(task, catalog)))).await.then_some(())?;
+            send(sender, self.answer(revision, Event::Task(to_proto::task(task, &self.context.supervisor))))
+                .await
+                .then_some(())?;
         }
         for run in snapshot.runs.iter().filter(|run| self.filter.run(run) && !(live && run.has_ended())) {
             send(sender, self.answer(revision, Event::Run(self.context.run(run, revision)))).await.then_some(())?;
@@ -164,7 +166,7 @@ impl Watcher {
             Object::Task(task) if self.filter.task(task) => Some(if gone {
                 deleted(&task.key.project, task.key.task.as_str(), "")
             } else {
-                Event::Task(to_proto::task(task, catalog))
+                Event::Task(to_proto::task(task, &self.context.supervisor))
             }),
             Object::Run(run) if self.filter.run(run) => Some(if gone {
                 deleted(&run.project_id, run.task_id.as_str(), run.run_id.as_str())
