@@ -45,8 +45,12 @@ pub(super) enum Message {
     Event(TaskKey, Event),
     /// The performer has done a job.
     Performed { key: TaskKey, outcome: perform::Outcome },
-    /// A retry is due.
+    /// A retry of a job is due.
     Retry(TaskKey),
+    /// Entries were posted; `failed`: not all of them could be.
+    Delivered { key: TaskKey, posted: Vec<String>, failed: bool },
+    /// A retry of a delivery is due.
+    Deliver(TaskKey),
     /// A command on a task. `file` is taken over if the task is not there: it had ended.
     Command { key: TaskKey, command: Command, file: Option<Box<File>>, reply: Reply },
     /// Answer when the task has ended.
@@ -100,7 +104,12 @@ struct Entry {
     file: File,
     jobs: VecDeque<Job>,
     busy: bool,
+    /// The first job was refused by the disk and waits for its next try.
     retrying: bool,
+    /// Entries are being posted.
+    delivering: bool,
+    /// More entries have come meanwhile.
+    deliver_again: bool,
     timer: Option<AbortHandle>,
     graces: Option<Graces>,
     stops: u32,
@@ -192,6 +201,8 @@ impl Dispatcher {
                     self.pump(&key);
                 }
             }
+            Message::Delivered { key, posted, failed } => self.delivered(&key, posted, failed),
+            Message::Deliver(key) => self.deliver(&key),
             Message::Command { key, command, file, reply } => {
                 if let Some(file) = file.filter(|_| !self.entries.contains_key(&key)) {
                     self.insert(*file, HashSet::new(), false, None);
@@ -199,7 +210,9 @@ impl Dispatcher {
                 self.command(&key, command, reply);
             }
             Message::WaitTask { key, reply } => match self.entries.get_mut(&key) {
-                Some(entry) if entry.file.state.phase != Phase::Finished || entry.busy => entry.waiters.push(reply),
+                Some(entry) if entry.file.state.phase != Phase::Finished || entry.busy || !entry.jobs.is_empty() => {
+                    entry.waiters.push(reply);
+                }
                 _ => drop(reply.send(())),
             },
             Message::WaitChildren { key, reply } => {
@@ -241,6 +254,8 @@ impl Dispatcher {
             jobs: VecDeque::new(),
             busy: false,
             retrying: false,
+            delivering: false,
+            deliver_again: false,
             timer: None,
             graces: None,
             stops: 0,
@@ -382,7 +397,7 @@ impl Dispatcher {
         let config = self.shared.config();
         let Some(entry) = self.entries.get_mut(key) else { return };
         let file = entry.file.clone();
-        entry.jobs.push_back(Job {
+        let mut job = Job {
             persist: effects.contains(&Effect::Persist),
             record: Some(record::task(&file, Timestamp::now())),
             file,
@@ -390,7 +405,17 @@ impl Dispatcher {
             replies: reply.into_iter().collect(),
             requests: Vec::new(),
             graces: entry.graces.unwrap_or_else(|| graces(&config)),
-        });
+        };
+        if entry.retrying
+            && let Some(refused) = entry.jobs.pop_front()
+        {
+            // The newer state holds the older one. Tried at once: a stop must not wait for a full disk.
+            job.persist = true;
+            job.effects.splice(0..0, refused.effects);
+            job.requests = refused.requests;
+            entry.retrying = false;
+        }
+        entry.jobs.push_back(job);
         self.pump(key);
     }
 
@@ -413,14 +438,25 @@ impl Dispatcher {
     fn performed(&mut self, key: &TaskKey, outcome: perform::Outcome) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.busy = false;
-        if let Some(job) = outcome.again {
+        if outcome.vanished {
+            return self.vanish(key);
+        }
+        if let Some(mut job) = outcome.again {
+            // What was queued behind it holds the newer state: one job is left.
+            for newer in entry.jobs.drain(..) {
+                job.effects.extend(newer.effects);
+                job.file = newer.file;
+                job.record = newer.record;
+                job.replies.extend(newer.replies);
+                job.requests.extend(newer.requests);
+                job.graces = newer.graces;
+            }
             entry.jobs.push_front(*job);
             entry.retrying = true;
-            let (tx, task) = (self.tx.clone(), key.clone());
-            tokio::spawn(async move {
-                tokio::time::sleep(RETRY).await;
-                let _ = tx.send(Message::Retry(task));
-            });
+            self.later(Message::Retry(key.clone()));
+        }
+        if outcome.deliver {
+            self.deliver(key);
         }
         for event in outcome.events {
             self.apply(key, event, None);
@@ -429,11 +465,62 @@ impl Dispatcher {
         self.settle(key);
     }
 
+    fn later(&self, message: Message) {
+        let tx = self.tx.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(RETRY).await;
+            let _ = tx.send(message);
+        });
+    }
+
+    /// Posts what the outbox holds; one delivery at a time for each task.
+    fn deliver(&mut self, key: &TaskKey) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if std::mem::replace(&mut entry.delivering, true) {
+            entry.deliver_again = true;
+            return;
+        }
+        let (shared, own, tx) = (Arc::clone(&self.shared), Arc::clone(&entry.shared), self.tx.clone());
+        let (file, key) = (entry.file.clone(), key.clone());
+        tokio::spawn(async move {
+            let (posted, failed) = perform::deliver(&shared, &own, &file).await;
+            let _ = tx.send(Message::Delivered { key, posted, failed });
+        });
+    }
+
+    fn delivered(&mut self, key: &TaskKey, posted: Vec<String>, failed: bool) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.delivering = false;
+        let again = std::mem::take(&mut entry.deliver_again);
+        if failed {
+            self.later(Message::Deliver(key.clone()));
+        } else if again {
+            self.deliver(key);
+        }
+        for posted in posted {
+            self.apply(key, Event::Posted { key: posted }, None);
+        }
+        self.settle(key);
+    }
+
+    /// The task's folder was removed by somebody: nothing of it can be kept.
+    fn vanish(&mut self, key: &TaskKey) {
+        self.child_ended(key);
+        self.entries.remove(key);
+        self.queue.release(key);
+        self.shared.catalog.remove_task(key);
+    }
+
     /// A task that has ended and has nothing left to do is only on disk and in the catalog.
     fn settle(&mut self, key: &TaskKey) {
         let Some(entry) = self.entries.get_mut(key) else { return };
-        if entry.busy || !entry.jobs.is_empty() || entry.file.state.phase != Phase::Finished {
+        if entry.busy || entry.delivering || !entry.jobs.is_empty() || entry.file.state.phase != Phase::Finished {
             return;
+        }
+        // Prepared, and then the task ended.
+        if let Some(plan) = entry.shared.swap_plan(None) {
+            let shared = Arc::clone(&self.shared);
+            tokio::task::spawn_blocking(move || super::prepare::discard(&shared, &plan.key));
         }
         for waiter in entry.waiters.drain(..) {
             let _ = waiter.send(());

@@ -20,6 +20,8 @@ pub(super) struct EntryShared {
 struct Entries {
     /// May be on their bus already: look before posting.
     doubtful: HashSet<String>,
+    /// Are in the durable outbox, and so may be posted.
+    recorded: VecDeque<String>,
     /// Are on their bus; the loop may not have heard of it.
     posted: VecDeque<String>,
     /// End of their bus when they were first recorded.
@@ -29,7 +31,8 @@ struct Entries {
 impl EntryShared {
     /// For a task whose entries in the outbox are all doubtful: recovery can't know what was posted.
     pub(super) fn new(doubtful: HashSet<String>) -> Self {
-        Self { plan: Mutex::default(), entries: Mutex::new(Entries { doubtful, ..Entries::default() }) }
+        let recorded = doubtful.iter().cloned().collect();
+        Self { plan: Mutex::default(), entries: Mutex::new(Entries { doubtful, recorded, ..Entries::default() }) }
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {
@@ -39,6 +42,20 @@ impl EntryShared {
     /// Puts a plan in, and takes out the one that was there.
     pub(super) fn swap_plan(&self, plan: Option<LaunchPlan>) -> Option<LaunchPlan> {
         std::mem::replace(&mut *self.plan.lock().unwrap_or_else(PoisonError::into_inner), plan)
+    }
+
+    pub(super) fn is_recorded(&self, key: &str) -> bool {
+        self.entries().recorded.iter().any(|known| known == key)
+    }
+
+    pub(super) fn note_recorded(&self, key: &str) {
+        let mut entries = self.entries();
+        if !entries.recorded.iter().any(|known| known == key) {
+            entries.recorded.push_back(key.to_owned());
+            if entries.recorded.len() > REMEMBERED {
+                entries.recorded.pop_front();
+            }
+        }
     }
 
     pub(super) fn is_posted(&self, key: &str) -> bool {

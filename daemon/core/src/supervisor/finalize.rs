@@ -9,6 +9,7 @@ use conductor_shim::protocol::{Cause, Exit, Tier};
 
 use super::shared::Shared;
 use crate::agents::{Adapter, EndCause, ExitFacts, StreamSummary, output};
+use crate::config::AgentKind;
 use crate::ralph::{Interruption, LastRun, RunEnd};
 use crate::runner::RunFinish;
 use crate::store::{self, StoreError};
@@ -31,7 +32,9 @@ pub(super) fn finalize(shared: &Shared, info: &RunInfo, finish: &RunFinish) -> R
     let folder = shared.run_dir(&info.key());
     point("daemon.exit.before_consume", &folder)?;
     let adapter = shared.agents().get(&info.agent).cloned();
-    let summary = adapter.as_deref().map(|adapter| parse(adapter, info)).unwrap_or_default();
+    // What a plain command prints is no conversation, and may be gigabytes.
+    let speaks = adapter.as_deref().filter(|adapter| adapter.kind() != AgentKind::Command);
+    let summary = speaks.map(|adapter| parse(adapter, info)).unwrap_or_default();
     let tail = stderr_tail(info);
     let facts = facts(finish, &tail);
     let judged = match (&adapter, finish) {

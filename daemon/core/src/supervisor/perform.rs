@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use conductor_shim::failpoint;
-use conductor_shim::protocol::Graces;
+use conductor_shim::protocol::{self, Graces};
 use tokio::sync::mpsc;
 
 use super::command::CommandError;
@@ -24,8 +24,12 @@ use crate::types::{MessageDraft, Outcome as RunOutcome, RunInfo, RunKey, Timesta
 pub(super) struct Outcome {
     /// Events for the loop, in order.
     pub(super) events: Vec<Event>,
-    /// Do this again after a pause: the disk or a bus refused.
+    /// Do this again after a pause: the disk refused.
     pub(super) again: Option<Box<Job>>,
+    /// The outbox is to be posted.
+    pub(super) deliver: bool,
+    /// The task's folder is gone: forget the task.
+    pub(super) vanished: bool,
 }
 
 pub(super) async fn perform(
@@ -38,6 +42,12 @@ pub(super) async fn perform(
     if job.persist
         && let Err(error) = persist(shared, own, &mut job).await
     {
+        if !shared.root.task_dir(&key).exists() {
+            tracing::error!(task = %key, "the task's folder was removed; the task is forgotten and its run ended");
+            job.effects = job.file.state.run.iter().map(|_| end_of_vanished()).collect();
+            effects(shared, own, tx, &job).await;
+            return Outcome { vanished: true, ..Outcome::default() };
+        }
         tracing::error!(task = %key, %error, "the task's state can't be written; trying again");
         for reply in job.replies.drain(..) {
             let _ = reply.send(Err(store_error(shared, &error)));
@@ -45,11 +55,15 @@ pub(super) async fn perform(
         // To end something must work on a full disk too; to start something must not.
         let (stops, later) = job.effects.into_iter().partition(|effect| matches!(effect, Effect::StopRun { .. }));
         job.effects = stops;
-        let events = effects(shared, own, tx, &job).await.0;
+        let events = effects(shared, own, tx, &job).await;
         job.effects = later;
-        return Outcome { events, again: Some(Box::new(job)) };
+        return Outcome { events, again: Some(Box::new(job)), ..Outcome::default() };
     }
-    job.persist = false;
+    for intent in &job.file.state.outbox {
+        if job.persist {
+            own.note_recorded(&intent.key);
+        }
+    }
     if let Some(record) = job.record.take() {
         shared.catalog.put_task(record);
     }
@@ -64,12 +78,13 @@ pub(super) async fn perform(
         });
         let _ = reply.send(answer);
     }
-    let (events, undelivered) = effects(shared, own, tx, &job).await;
-    let again = undelivered.then(|| {
-        job.effects = vec![Effect::Deliver];
-        Box::new(job)
-    });
-    Outcome { events, again }
+    let deliver = job.effects.contains(&Effect::Deliver);
+    let events = effects(shared, own, tx, &job).await;
+    Outcome { events, deliver, ..Outcome::default() }
+}
+
+fn end_of_vanished() -> Effect {
+    Effect::StopRun { who: "conductord".to_owned(), why: "the task's folder was removed".to_owned() }
 }
 
 async fn persist(shared: &Arc<Shared>, own: &EntryShared, job: &mut Job) -> Result<(), StoreError> {
@@ -109,16 +124,15 @@ async fn locate(shared: &Shared, own: &EntryShared, file: &mut File) {
     }
 }
 
-/// Performs effects in order. Also tells whether an entry could not be posted.
+/// Performs effects in order.
 async fn effects(
     shared: &Arc<Shared>,
     own: &Arc<EntryShared>,
     tx: &mpsc::UnboundedSender<Message>,
     job: &Job,
-) -> (Vec<Event>, bool) {
+) -> Vec<Event> {
     let key = job.file.key();
     let mut events = Vec::new();
-    let mut undelivered = false;
     for effect in &job.effects {
         match effect {
             Effect::CheckDone => {
@@ -139,19 +153,15 @@ async fn effects(
                     stop(shared, &key.run(run.clone()), order).await;
                 }
             }
-            Effect::Deliver => {
-                let posted = deliver(shared, own, &job.file).await;
-                undelivered |= posted.1;
-                events.extend(posted.0.into_iter().map(|key| Event::Posted { key }));
-            }
             Effect::SetDoneAside => {
                 let (shared, file) = (Arc::clone(shared), job.file.clone());
                 blocking(move || set_done_aside(&shared, &file)).await;
             }
+            // The dispatcher's.
             _ => {}
         }
     }
-    (events, undelivered)
+    events
 }
 
 fn done_marker(shared: &Shared, key: &crate::types::TaskKey) -> DoneMarker {
@@ -253,7 +263,12 @@ async fn started(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>, info
     info.pgid = start.pgid;
     info.tier = Some(if start.cgroup.is_some() { "cgroup" } else { "walk" }.to_owned());
     let (worker, record) = (Arc::clone(shared), info.clone());
-    if let Err(error) = blocking(move || store::run_info::write(&worker.root, &record)).await {
+    let write = move || {
+        // A run that is over already is written once, with its end.
+        let over = worker.run_dir(&record.key()).join(protocol::FOLDER).join(protocol::EXIT).exists();
+        if over { Ok(()) } else { store::run_info::write(&worker.root, &record) }
+    };
+    if let Err(error) = blocking(write).await {
         tracing::warn!(run = %key, %error, "the run's pid could not be recorded; start.json has it");
     }
     shared.catalog.put_run(info.clone());
@@ -265,26 +280,24 @@ pub(super) async fn end(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message
     let key = info.key();
     let finish = Arc::new(finish);
     let (record, end) = loop {
-        let (worker, info, finish) = (Arc::clone(shared), info.clone(), Arc::clone(&finish));
-        match blocking(move || finalize::finalize(&worker, &info, &finish)).await {
+        let (worker, record, finish) = (Arc::clone(shared), info.clone(), Arc::clone(&finish));
+        match blocking(move || finalize::finalize(&worker, &record, &finish)).await {
             Ok(done) => break done,
             Err(error) => {
-                // The task's folder was removed under the run: there is nowhere to write, and nobody who would read.
-                if !shared.root.task_dir(&key.task).exists() {
-                    tracing::warn!(run = %key, "the task's folder is gone; the run's end can't be recorded");
-                    break finalize::unrecorded(&info_for(shared, &key), &error);
+                // The run's folder was removed under it, or its record is a newer program's: nothing can be written.
+                if !shared.run_dir(&key).exists() || !matches!(error, StoreError::Io { .. }) {
+                    tracing::warn!(run = %key, %error, "the run's end can't be recorded");
+                    break finalize::unrecorded(&info, &error);
                 }
                 tracing::error!(run = %key, %error, "the run's end can't be written; trying again");
                 tokio::time::sleep(RETRY).await;
             }
         }
     };
-    shared.catalog.put_run(record);
+    if shared.catalog.task(&key.task).is_some() {
+        shared.catalog.put_run(record);
+    }
     let _ = tx.send(Message::Event(key.task, Event::RunEnded(Box::new(end))));
-}
-
-fn info_for(shared: &Shared, key: &RunKey) -> RunInfo {
-    shared.catalog.run(key).map_or_else(|| store::run_info::read(&shared.root, key).info, |info| RunInfo::clone(&info))
 }
 
 async fn stop(shared: &Arc<Shared>, run: &RunKey, order: StopOrder) {
@@ -302,13 +315,17 @@ pub(super) fn stop_in_background(shared: &Arc<Shared>, run: RunKey, who: &str, w
     tokio::spawn(async move { stop(&shared, &run, order).await });
 }
 
-/// Posts what the outbox holds, in order; the keys that are on their bus now, and whether one could not be posted.
-async fn deliver(shared: &Arc<Shared>, own: &EntryShared, file: &File) -> (Vec<String>, bool) {
+/// Posts what the durable outbox holds, in order; the keys that are on their bus now, and whether one could not be posted.
+/// Not a part of the jobs: a bus that another program has locked must not keep a task from being stopped.
+pub(super) async fn deliver(shared: &Arc<Shared>, own: &EntryShared, file: &File) -> (Vec<String>, bool) {
     let mut posted = Vec::new();
-    for intent in file.state.outbox.iter().filter(|intent| !intent.when_started) {
+    for intent in &file.state.outbox {
         if own.is_posted(&intent.key) {
             posted.push(intent.key.clone());
             continue;
+        }
+        if intent.when_started || !own.is_recorded(&intent.key) {
+            break;
         }
         if failpoint::hit("daemon.post.after_intent").is_err() {
             return (posted, true);
