@@ -148,8 +148,19 @@ impl Preallocated {
     /// Takes `capacity` bytes for the later file `path`, or takes over what a dead writer has taken.
     ///
     /// # Errors
-    /// `StorageFull` if the disk is full now, or another error of creating or allocating.
+    /// `StorageFull` if the disk is full now, or another error of creating or allocating. What a dead writer has taken
+    /// stays for [`Preallocated::unreserved`].
     pub fn create(path: &Path, capacity: u64) -> io::Result<Self> {
+        let record = Self::unreserved(path)?;
+        allocate(&record.file, capacity)?;
+        Ok(record)
+    }
+
+    /// The same with as much space as there happens to be: for a writer that has to go on in any case.
+    ///
+    /// # Errors
+    /// Those of opening or creating the temporary file.
+    pub fn unreserved(path: &Path) -> io::Result<Self> {
         let temporary = hidden_beside(path, ".tmp")?;
         let file = OpenOptions::new()
             .read(true)
@@ -159,10 +170,6 @@ impl Preallocated {
             .mode(PRIVATE)
             .custom_flags(libc::O_NOFOLLOW)
             .open(&temporary)?;
-        if let Err(error) = allocate(&file, capacity) {
-            let _ = std::fs::remove_file(&temporary);
-            return Err(error);
-        }
         Ok(Self { file, temporary, path: path.to_owned() })
     }
 

@@ -4,7 +4,7 @@
 mod support;
 
 use conductor_shim::failpoint;
-use conductor_shim::process::{self, Pidfd, exit_status_supported};
+use conductor_shim::process::{Pidfd, exit_status_supported};
 use conductor_shim::protocol::*;
 use conductor_shim::{durable, lock};
 use std::os::unix::process::ExitStatusExt;
@@ -42,22 +42,20 @@ fn killed_at<'run>(run: &'run Run, action: &str, stop: bool) -> (Shim<'run>, Opt
     (shim, pidfd)
 }
 
-/// What conductord does when a shim has died: says the agent's status if it got it, then starts a rescue shim.
+/// What conductord does when a shim has died: starts a rescue shim, and says the agent's status when it gets it.
 fn rescue(run: &Run, pidfd: Option<&Pidfd>) -> Exit {
-    let agent_is_dead = !run.shim_path(START).exists() || !process::is_alive(&run.start_record().agent);
-    if let Some(pidfd) = pidfd
-        && agent_is_dead
-        && exit_status_supported().unwrap()
-    {
-        let mut status = None;
-        wait_for("the agent to be reaped", || {
-            status = pidfd.exit_status().unwrap();
-            status.is_some()
+    let mut shim = run.rescue();
+    if let Some(pidfd) = pidfd.filter(|_| exit_status_supported().unwrap()) {
+        wait_for("the agent's status", || {
+            if let Some(wait_status) = pidfd.exit_status().unwrap() {
+                let told = Reaped { version: VERSION, wait_status, source: StatusSource::PidfdInfo };
+                durable::write_json(&run.shim_path(REAPED), &told).unwrap();
+                return true;
+            }
+            shim.child.try_wait().unwrap().is_some()
         });
-        let told = Reaped { version: VERSION, wait_status: status.unwrap(), source: StatusSource::PidfdInfo };
-        durable::write_json(&run.shim_path(REAPED), &told).unwrap();
     }
-    run.rescue().ended()
+    shim.ended()
 }
 
 fn agent() -> Run {

@@ -4,7 +4,7 @@ mod support;
 
 use conductor_shim::protocol::*;
 use conductor_shim::{durable, lock};
-use support::{Run, is_root, tiers, wait_for};
+use support::{Run, SmallDisk, tiers, wait_for};
 
 #[test]
 fn a_run_keeps_its_exit_code_and_every_byte_of_output() {
@@ -89,7 +89,8 @@ fn the_prompt_is_the_standard_input() {
 #[test]
 fn a_start_that_fails_says_at_which_step_and_why() {
     let missing = |spec: &mut Spec, file: &str| spec.argv = vec![format!("{}/{file}", spec.cwd)];
-    let cases: [(&str, i32, &dyn Fn(&mut Spec)); 7] = [
+    type Change<'a> = &'a dyn Fn(&mut Spec);
+    let cases: [(&str, i32, Change); 7] = [
         ("exec", libc::ENOENT, &|spec| missing(spec, "none")),
         ("exec", libc::EACCES, &|spec| spec.argv = vec![format!("{}/shim/spec.json", spec.cwd)]),
         ("chdir", libc::ENOENT, &|spec| spec.cwd.push_str("/none")),
@@ -135,7 +136,7 @@ fn a_second_shim_of_a_run_gives_up_with_111_and_touches_nothing() {
 fn a_run_is_not_started_twice() {
     let run = Run::script("echo once");
     run.start().ended();
-    assert_eq!(run.start().code(), 112);
+    assert_eq!(run.start().code(), EXIT_STARTED_BEFORE);
     assert_eq!(run.stdout(), "once\n");
 }
 
@@ -195,28 +196,14 @@ fn signals_that_a_terminal_sends_do_not_end_the_shim() {
 
 #[test]
 fn a_run_on_a_disk_that_fills_up_still_gets_its_exit_record() {
-    if !is_root() {
-        eprintln!("skipped: mounting a small disk needs root");
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let target = std::ffi::CString::new(folder.path().to_str().unwrap()).unwrap();
-    // SAFETY: all strings end in NUL.
-    let mounted = unsafe {
-        libc::mount(c"conductor-test".as_ptr(), target.as_ptr(), c"tmpfs".as_ptr(), 0, c"size=1m".as_ptr().cast())
-    };
-    if mounted != 0 {
-        eprintln!("skipped: mounting a small disk is not allowed here");
-        return;
-    }
-    let run = Run::in_folder(folder, &["/bin/sh", "-c", "head -c 4000000 /dev/zero; echo $? > /dev/null; exit 7"]);
+    let Some(disk) = SmallDisk::mount() else { return };
+    let run =
+        Run::in_folder(disk.folder(), &["/bin/sh", "-c", "head -c 4000000 /dev/zero; echo $? > /dev/null; exit 7"]);
     let mut shim = run.start();
     let code = shim.code();
     let full = std::fs::write(run.file("more"), vec![0u8; 65_536]).is_err();
     let exit = run.shim_path(EXIT).exists().then(|| run.exit());
     drop(shim);
-    // SAFETY: as above.
-    unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
     assert!(full, "the disk was not full, so the test shows nothing");
     assert_eq!((code, exit.unwrap().code), (0, Some(7)));
 }

@@ -5,7 +5,7 @@ mod support;
 use conductor_shim::process::{self, exit_status_supported};
 use conductor_shim::protocol::*;
 use conductor_shim::{durable, tree};
-use support::{Run, Shim, adopt_orphans, reap_adopted, tiers, wait_for};
+use support::{Run, Shim, SmallDisk, adopt_orphans, reap_adopted, tiers, wait_for};
 
 /// Starts the run, waits for `$OUT/ready`, and kills the shim.
 fn orphaned(run: &Run) -> Identity {
@@ -194,4 +194,27 @@ fn a_run_with_a_record_is_left_as_it_is_and_a_live_shim_is_not_disturbed() {
     let exit = shim.ended();
     assert_eq!(run.rescue().ended(), exit);
     assert_eq!((exit.code, exit.rescued), (Some(3), false));
+}
+
+#[test]
+fn a_rescue_on_a_full_disk_writes_into_the_space_that_the_dead_shim_had_reserved() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let script = "head -c 4000000 /dev/zero; touch $OUT/ready; while :; do sleep 0.01; done";
+    let run = Run::in_folder(disk.folder(), &["/bin/sh", "-c", script]);
+    let mut shim = run.start();
+    shim.wait_started();
+    let agent = run.start_record().agent;
+    let mut number = 0;
+    wait_for("the disk to be full", || {
+        number += 1;
+        std::fs::write(run.file(&format!("more-{number}")), vec![0u8; 4096]).is_err()
+    });
+    reap_adopted(agent.clone());
+    shim.kill_nine();
+    let shim = rescued(&run);
+    shim.signal(libc::SIGTERM);
+    assert_eq!(
+        shim.ended().cause,
+        Cause::Stop { who: "SIGTERM".to_owned(), why: "the shim was told to end".to_owned() }
+    );
 }

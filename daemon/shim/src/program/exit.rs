@@ -1,9 +1,8 @@
 //! From the leader's end to the exit record: sweep, logs on disk, `exit.json`, and only then the leader is reaped.
 
 use super::leader::{self, Ending};
-use super::start::NO_RECORD;
 use super::supervise::Supervisor;
-use super::{EXIT_RECORDED, Failure, Files, clock, signals};
+use super::{EXIT_FAILED, EXIT_RECORD_BYTES, EXIT_RECORDED, Failure, Files, clock, signals};
 use conductor_shim::durable::{self, Preallocated};
 use conductor_shim::failpoint;
 use conductor_shim::process::Stat;
@@ -37,7 +36,6 @@ struct Rest {
 impl Supervisor {
     /// Ends the run. `killed`: what the kill of a stop met, if it came to that.
     pub(super) fn finish(&mut self, killed: Option<Killed>) -> i32 {
-        let ended = self.leader.has_ended();
         let time = clock::now();
         let elapsed = self.elapsed();
         let _ = failpoint::hit("shim.exit.after_leader");
@@ -47,13 +45,14 @@ impl Supervisor {
             // The agent's own writes may have failed (full disk); the record says how long the files are.
             let _ = log.sync_all();
         }
+        let ended = self.leader.has_ended();
         // After the sweep: a rescue shim may have to wait for the status, and what was reaped meanwhile counts.
         let mut ending = if ended { self.leader.ending(&self.files.path(REAPED)) } else { Ending::default() };
         add_usage(&mut ending);
         let exit = self.exit_record(time, elapsed, &ending, &rest);
         let _ = failpoint::hit("shim.exit.before_exit_json");
         if !self.write(&exit) {
-            return NO_RECORD;
+            return EXIT_FAILED;
         }
         let _ = failpoint::hit("shim.exit.after_exit_json");
         if ended {
@@ -254,7 +253,10 @@ pub(super) fn record_failed_spawn(files: &Files, spec: &Spec, failure: &Failure)
     };
     let written = durable::to_json(&exit)
         // Takes over the space that was reserved, if it came to that.
-        .and_then(|bytes| Preallocated::create(&files.path(EXIT), super::EXIT_RECORD_BYTES)?.finish(&bytes));
+        .and_then(|bytes| {
+            let path = files.path(EXIT);
+            Preallocated::create(&path, EXIT_RECORD_BYTES).or_else(|_| Preallocated::unreserved(&path))?.finish(&bytes)
+        });
     if let Err(error) = &written {
         eprintln!("conductor-shim: {EXIT}: {error}");
     }

@@ -22,8 +22,9 @@ pub(super) enum Leader {
     Child { pid: i32, pidfd: Option<Pidfd> },
     /// Another's child, alive when the rescue began.
     Orphan { identity: Identity, pidfd: Pidfd },
-    /// Dead when the rescue began, or never known.
-    Gone,
+    /// Dead when the rescue began, or never known. `may_be_told`: it died in this boot, so that conductord, which may
+    /// be reaping it at this moment, can still say its status.
+    Gone { may_be_told: bool },
 }
 
 /// How the leader ended, as far as it can be known.
@@ -38,14 +39,14 @@ pub(super) struct Ending {
 impl Leader {
     /// Whether it was dead before this program looked.
     pub(super) fn is_gone(&self) -> bool {
-        matches!(self, Self::Gone)
+        matches!(self, Self::Gone { .. })
     }
 
     pub(super) fn pid(&self) -> Option<i32> {
         match self {
             Self::Child { pid, .. } => Some(*pid),
             Self::Orphan { identity, .. } => Some(identity.pid),
-            Self::Gone => None,
+            Self::Gone { .. } => None,
         }
     }
 
@@ -53,7 +54,7 @@ impl Leader {
     pub(super) fn descriptor(&self) -> RawFd {
         match self {
             Self::Child { pidfd: Some(pidfd), .. } | Self::Orphan { pidfd, .. } => pidfd.as_raw_fd(),
-            Self::Child { pidfd: None, .. } | Self::Gone => -1,
+            Self::Child { pidfd: None, .. } | Self::Gone { .. } => -1,
         }
     }
 
@@ -62,7 +63,7 @@ impl Leader {
             // An error of waitid would mean that the child isn't ours: it can't be, since nobody reaps it.
             Self::Child { pid, .. } => wait_without_reaping(*pid).is_ok_and(|ending| ending.is_some()),
             Self::Orphan { identity, pidfd } => pidfd.has_ended().unwrap_or_else(|_| !process::is_alive(identity)),
-            Self::Gone => true,
+            Self::Gone { .. } => true,
         }
     }
 
@@ -88,7 +89,7 @@ impl Leader {
                 // It may have ended meanwhile, which is what was wanted.
                 let _ = pidfd.send_signal(libc::SIGINT);
             }
-            Self::Gone => {}
+            Self::Gone { .. } => {}
         }
     }
 
@@ -97,8 +98,9 @@ impl Leader {
     pub(super) fn ending(&self, reaped: &Path) -> Ending {
         match self {
             Self::Child { pid, .. } => wait_without_reaping(*pid).ok().flatten().unwrap_or_default(),
-            Self::Orphan { pidfd, .. } => Ending { status: awaited_status(reaped, pidfd), ..Ending::default() },
-            Self::Gone => Ending { status: told_status(reaped), ..Ending::default() },
+            Self::Orphan { pidfd, .. } => Ending { status: awaited_status(reaped, Some(pidfd)), ..Ending::default() },
+            Self::Gone { may_be_told: true } => Ending { status: awaited_status(reaped, None), ..Ending::default() },
+            Self::Gone { may_be_told: false } => Ending { status: told_status(reaped), ..Ending::default() },
         }
     }
 
@@ -115,16 +117,16 @@ fn told_status(reaped: &Path) -> Option<(i32, StatusSource)> {
     Some((told.wait_status, told.source))
 }
 
-fn awaited_status(reaped: &Path, pidfd: &Pidfd) -> Option<(i32, StatusSource)> {
+fn awaited_status(reaped: &Path, pidfd: Option<&Pidfd>) -> Option<(i32, StatusSource)> {
     let deadline = Instant::now() + STATUS_TIME;
     loop {
         if let Some(told) = told_status(reaped) {
             return Some(told);
         }
-        if let Ok(Some(status)) = pidfd.exit_status() {
+        if let Some(Ok(Some(status))) = pidfd.map(Pidfd::exit_status) {
             return Some((status, StatusSource::PidfdInfo));
         }
-        if Instant::now() >= deadline || !pidfd.has_ended().unwrap_or(false) {
+        if Instant::now() >= deadline {
             return None;
         }
         std::thread::sleep(STATUS_PAUSE);

@@ -11,7 +11,7 @@ mod start;
 mod stop;
 mod supervise;
 
-use conductor_shim::protocol::{EXIT_LOCKED, FOLDER};
+use conductor_shim::protocol::{EXIT_LOCKED, EXIT_STARTED_BEFORE, FOLDER};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,9 +23,6 @@ pub(crate) use start::start;
 const EXIT_RECORDED: i32 = 0;
 /// Exit code: no record could be written; standard error and the status line say why.
 const EXIT_FAILED: i32 = 1;
-/// Exit code: this run was started before, so it isn't started again.
-const EXIT_STARTED_BEFORE: i32 = 112;
-
 /// How long `shim.lock` is tried: a probe holds it for an instant, a dying shim for its last moments.
 const LOCK_TIME: Duration = Duration::from_secs(1);
 
@@ -40,7 +37,9 @@ struct Files {
 
 impl Files {
     fn of_run(run: &Path) -> Self {
-        Self { folder: run.join(FOLDER) }
+        let folder = run.join(FOLDER);
+        // Only an empty path or a vanished working folder has no absolute form; opening it says so soon enough.
+        Self { folder: std::path::absolute(&folder).unwrap_or(folder) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -77,12 +76,16 @@ impl Failure {
 
 /// Becomes leader of a session of its own and the parent of every orphan below it, and closes what it inherited.
 fn detach() -> io::Result<()> {
-    // SAFETY: none of the calls takes a pointer; no descriptor from 3 on belongs to anything of ours yet.
+    // SAFETY: the only pointer is that of a constant string; no descriptor from 3 on belongs to anything of ours yet.
     unsafe {
         if libc::setsid() < 0 {
             return Err(io::Error::last_os_error());
         }
         if libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // No folder or mount stays busy because of a shim.
+        if libc::chdir(c"/".as_ptr()) != 0 {
             return Err(io::Error::last_os_error());
         }
         // conductord's descriptors are close-on-exec already; this is for a shim that a person starts.

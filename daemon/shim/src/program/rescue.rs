@@ -6,7 +6,7 @@
 use super::group::Group;
 use super::leader::Leader;
 use super::signals::Signals;
-use super::start::{Status, open_log, take_lock};
+use super::start::{Status, open_log, release_memory, take_lock};
 use super::stop::StopState;
 use super::supervise::{Limits, Rescue, Supervisor};
 use super::{EXIT_RECORD_BYTES, EXIT_RECORDED, Failure, Files, clock, detach};
@@ -27,6 +27,7 @@ pub(crate) fn rescue(folder: &Path) -> i32 {
     let mut status = Status { open: true };
     match begin(Files::of_run(folder)) {
         Ok(Some(mut supervisor)) => {
+            release_memory();
             status.started(supervisor.leader.pid().unwrap_or_default());
             supervisor.run(&mut status)
         }
@@ -57,7 +58,10 @@ fn begin(files: Files) -> Result<Option<Supervisor>, Failure> {
         open_log(&spec.stdout).map_err(Failure::of("stdout"))?,
         open_log(&spec.stderr).map_err(Failure::of("stderr"))?,
     ];
-    let record = Preallocated::create(&files.path(EXIT), EXIT_RECORD_BYTES).map_err(Failure::of("exit_record"))?;
+    // A disk that is full now may have room at the end, and what the dead shim had reserved is taken over.
+    let record = Preallocated::create(&files.path(EXIT), EXIT_RECORD_BYTES)
+        .or_else(|_| Preallocated::unreserved(&files.path(EXIT)))
+        .map_err(Failure::of("exit_record"))?;
     let found = find(start, &spec).map_err(Failure::of("instance"))?;
     let mut supervisor = Supervisor {
         files,
@@ -107,7 +111,7 @@ struct Found {
 
 fn find(start: Option<Start>, spec: &Spec) -> io::Result<Found> {
     let nothing = |run_id: &str| Found {
-        leader: Leader::Gone,
+        leader: Leader::Gone { may_be_told: false },
         group: Group::without_shim(cgroup_of(spec), Scope { run_id: run_id.to_owned(), ..Scope::default() }),
         elapsed: Duration::ZERO,
         elapsed_known: false,
@@ -121,7 +125,7 @@ fn find(start: Option<Start>, spec: &Spec) -> io::Result<Found> {
     let scope = Scope { above: Vec::new(), within: vec![start.agent.clone()], run_id: spec.run_id.clone() };
     let leader = match Pidfd::open_verified(&start.agent)? {
         Some(pidfd) => Leader::Orphan { identity: start.agent.clone(), pidfd },
-        None => Leader::Gone,
+        None => Leader::Gone { may_be_told: true },
     };
     let (elapsed, elapsed_known) = elapsed_since(&start.agent);
     // A leader that ended before now ran for a time that nobody measured.

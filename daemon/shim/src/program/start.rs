@@ -7,7 +7,7 @@ use super::leader::Leader;
 use super::signals::Signals;
 use super::stop::StopState;
 use super::supervise::{Limits, Supervisor};
-use super::{EXIT_FAILED, EXIT_RECORD_BYTES, EXIT_RECORDED, Failure, Files, LOCK_TIME, clock, detach};
+use super::{EXIT_RECORD_BYTES, EXIT_RECORDED, Failure, Files, LOCK_TIME, clock, detach};
 use conductor_shim::cgroup::Cgroup;
 use conductor_shim::durable::{self, PRIVATE, Preallocated};
 use conductor_shim::failpoint;
@@ -26,7 +26,10 @@ pub(crate) fn start(folder: &Path) -> i32 {
     let files = Files::of_run(folder);
     let mut status = Status { open: true };
     match begin(files) {
-        Ok(mut supervisor) => supervisor.run(&mut status),
+        Ok(mut supervisor) => {
+            release_memory();
+            supervisor.run(&mut status)
+        }
         Err(NotStarted { failure, recorded }) => {
             status.failed(&failure);
             if recorded { EXIT_RECORDED } else { failure.exit_code() }
@@ -268,12 +271,11 @@ fn launch(files: Files, spec: Spec, signals: Signals, lock: FileLock, parts: Par
         // Only a test's error can come back, and the gate is open.
         let _ = failpoint::hit("shim.start.after_gate");
     }
-    release_memory();
     supervisor
 }
 
-/// Gives back what the specification, with its whole environment, took.
-fn release_memory() {
+/// Gives back what the specification, with its whole environment, took. It has to be dropped by now.
+pub(super) fn release_memory() {
     // SAFETY: no pointers.
     #[cfg(target_env = "gnu")]
     unsafe {
@@ -284,6 +286,3 @@ fn release_memory() {
 fn hit(name: &'static str) -> Result<(), Failure> {
     failpoint::hit(name).map_err(Failure::of("failpoint"))
 }
-
-/// The exit code of a supervisor that could not write its record.
-pub(super) const NO_RECORD: i32 = EXIT_FAILED;

@@ -266,7 +266,37 @@ pub(crate) fn reap_adopted(agent: Identity) {
     });
 }
 
-pub(crate) fn is_root() -> bool {
-    // SAFETY: no pointers.
-    unsafe { libc::geteuid() == 0 }
+/// A file system of 1 MiB, which is easily filled.
+pub(crate) struct SmallDisk {
+    mount_point: tempfile::TempDir,
+    name: std::ffi::CString,
+}
+
+impl SmallDisk {
+    /// `None`, with a message, where mounting is not allowed.
+    pub(crate) fn mount() -> Option<Self> {
+        let mount_point = tempfile::tempdir().unwrap();
+        let name = std::ffi::CString::new(mount_point.path().to_str().unwrap()).unwrap();
+        // SAFETY: all strings end in NUL.
+        let result = unsafe {
+            libc::mount(c"conductor-test".as_ptr(), name.as_ptr(), c"tmpfs".as_ptr(), 0, c"size=1m".as_ptr().cast())
+        };
+        if result != 0 {
+            eprintln!("skipped: mounting a small disk is not allowed here: {}", std::io::Error::last_os_error());
+            return None;
+        }
+        Some(Self { mount_point, name })
+    }
+
+    /// A new folder on it, for a run.
+    pub(crate) fn folder(&self) -> tempfile::TempDir {
+        tempfile::tempdir_in(self.mount_point.path()).unwrap()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // SAFETY: the string ends in NUL.
+        unsafe { libc::umount2(self.name.as_ptr(), libc::MNT_DETACH) };
+    }
 }

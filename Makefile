@@ -1,0 +1,60 @@
+# The one front door. `make` alone lists what there is.
+#
+#   make demo [AGENT=claude]   build, run the main job and show it
+#   make test                  every test but those of the vendors' programs
+#
+# Where the programs are built follows cargo: CARGO_TARGET_DIR and .cargo/config.toml hold.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PREFIX ?= /usr/local
+AGENT ?= fake
+# Tests mostly wait for processes, so that more of them than CPUs run at once.
+TEST_THREADS ?= 4
+TARGET = $(shell cargo metadata --format-version 1 --no-deps 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+PROGRAMS = conductord conductorctl conductor-shim
+FAILPOINTS = --features conductor-tests/failpoints
+
+.PHONY: help demo test lint bench install test-vendors prepare
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make demo [AGENT=claude]     build, run the main job and show it
+demo: prepare
+	cargo build --release --bins $(addprefix -p ,$(PROGRAMS)) -p conductor-tests
+	"$(TARGET)/release/conductor-demo" --agent "$(AGENT)"
+
+## make test                    every test but those of the vendors' programs
+test: prepare
+	.ci/prepare python
+	cargo build --workspace --bins $(FAILPOINTS)
+	cargo test --workspace $(FAILPOINTS) -- --test-threads=$(TEST_THREADS)
+
+## make lint                    format, clippy and documentation, without a warning
+lint: prepare
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets $(FAILPOINTS) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib --quiet
+
+## make bench                   the numbers of the design beside their limits, and as JSON
+bench: prepare
+	cargo build --release --bins $(addprefix -p ,$(PROGRAMS)) -p conductor-tests
+	"$(TARGET)/release/conductor-bench" --json "$(TARGET)/bench.json"
+
+## make install PREFIX=DIR      conductord, conductorctl and conductor-shim into DIR/bin (default /usr/local)
+install: prepare
+	cargo build --profile dist --bins $(addprefix -p ,$(PROGRAMS))
+	install -d "$(DESTDIR)$(PREFIX)/bin"
+	install -m 755 $(foreach program,$(PROGRAMS),"$(TARGET)/dist/$(program)") "$(DESTDIR)$(PREFIX)/bin/"
+
+## make test-vendors            the vendors' own programs, pinned, against a fake of their services
+test-vendors: prepare
+	.ci/prepare git node
+	cargo build --workspace --bins $(FAILPOINTS)
+	CONDUCTOR_VENDORS_DIR="$$(.ci/vendors)" cargo test -p conductor-tests $(FAILPOINTS) --test vendors
+
+prepare:
+	@.ci/prepare rust cc

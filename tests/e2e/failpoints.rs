@@ -1,0 +1,188 @@
+//! A kill at every named place of start, exit, stop, durable writes and posts; then the invariants.
+//!
+//! Needs programs built with the feature `failpoints`; without it nothing would be tried, so that a test says so.
+
+use anyhow::{Context, Result, ensure};
+use conductor_proto::v1::{EndReason, RunOutcome, Task};
+use conductor_shim::failpoint::NAMES;
+use conductor_tests::client::{PROJECT, task_bus};
+use conductor_tests::{Client, Config, DEADLINE, Daemon, Sandbox, entries, in_sandbox, tree};
+
+use crate::common::{again, folder, reason, script};
+
+/// Starts a daemon that is killed at a failpoint, drives it as far as it goes, and starts it again without.
+fn kill_at(sandbox: &Sandbox, failpoint: &str, drive: impl Fn(&Client) -> Result<()>) -> Result<()> {
+    // The first daemon makes root, project and configuration, so that the point is met in the run and not before.
+    let daemon = Daemon::start(sandbox, &Config::new(sandbox))?;
+    daemon.client()?.create_project(PROJECT, &sandbox.work())?;
+    daemon.terminate()?;
+    let mut daemon = Daemon::with_failpoints(sandbox, failpoint)?;
+    // Every call may fail once the daemon is dead; one that never comes up was killed in its own start.
+    if daemon.ready().is_ok() {
+        let client = Client::lazy(&sandbox.socket(), None)?;
+        let _ = drive(&client);
+    }
+    if daemon.died_of_kill().is_none() {
+        daemon.kill9()?;
+    }
+    Ok(())
+}
+
+/// What must hold after any kill: the task ends done, each run in one outcome, nothing is left, nothing said twice.
+fn assert_whole(sandbox: &Sandbox, client: &Client, task: &Task) -> Result<()> {
+    for run in client.task_runs(task)? {
+        ensure!(run.outcome() != RunOutcome::Unspecified, "run without outcome: {run:#?}");
+        ensure!(run.end_time.is_some(), "run without end: {run:#?}");
+    }
+    let folder = folder(sandbox, task);
+    let bus = entries::read(&folder.join("TASK-MESSAGE-BUS.md"));
+    ensure!(entries::repeated_keys(&bus).is_empty(), "posted twice: {:?}", entries::repeated_keys(&bus));
+    ensure!(entries::repeated_ids(&bus).is_empty(), "an id twice: {:?}", entries::repeated_ids(&bus));
+    ensure!(bus.len() == client.messages(&task_bus(task))?.len(), "a foreign reader reads another number of entries");
+    let project = entries::read(&sandbox.root().join(PROJECT).join("PROJECT-MESSAGE-BUS.md"));
+    ensure!(entries::repeated_keys(&project).is_empty(), "posted twice: {:?}", entries::repeated_keys(&project));
+    // Each run folder that has a start record was executed at most once.
+    let executed = std::fs::read_to_string(folder.join("fake-attempts")).unwrap_or_default();
+    let mut ids: Vec<&str> = executed.lines().collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ensure!(ids.len() == executed.lines().count(), "a run was executed twice: {executed}");
+    ensure!(ids.len() <= tree::runs(&folder).len(), "an agent ran that is not recorded: {executed}");
+    sandbox.assert_no_strays()
+}
+
+/// Kills at `point` while a task takes two attempts; then it must end done.
+fn through_a_task(point: &str) {
+    through_a_task_at(point, 1);
+}
+
+/// The same at the `count`-th time that the point is reached.
+fn through_a_task_at(point: &str, count: u32) {
+    in_sandbox(|sandbox| {
+        kill_at(sandbox, &format!("{point}=kill:{count}"), |client| {
+            let mut submit = script("through-it", &["post FACT here", "until 2 exit 1", "done"]);
+            submit.request_id = "the-one-task".to_owned();
+            let task = client.submit(submit)?;
+            client.wait_task_for(&task.task_id, DEADLINE / 3)?;
+            Ok(())
+        })?;
+        let (_daemon, client) = again(sandbox)?;
+        // The same request once more: it made the task before the kill, or makes it now.
+        let mut submit = script("through-it", &["post FACT here", "until 2 exit 1", "done"]);
+        submit.request_id = "the-one-task".to_owned();
+        let task = client.submit(submit)?;
+        let task = client.wait_task(&task.task_id)?;
+        ensure!(reason(&task) == EndReason::Done, "{point}: {task:#?}");
+        let tasks = tree::list(&sandbox.root().join(PROJECT));
+        let count = tasks.keys().filter(|path| path.starts_with("task-") && !path.contains('/')).count();
+        ensure!(count == 1, "one request made {count} tasks");
+        assert_whole(sandbox, &client, &task).with_context(|| point.to_owned())
+    });
+}
+
+/// Kills at `point` while a task is stopped; then the stop must hold.
+fn through_a_stop(point: &str) {
+    in_sandbox(|sandbox| {
+        kill_at(sandbox, &format!("{point}=kill"), |client| {
+            let steps = ["ignore INT TERM", "hold-output 600000", "touch up", "sleep 600000"];
+            let task = client.submit(script("stopped-it", &steps))?;
+            crate::common::wait_file(sandbox, &task, "up")?;
+            client.stop(&task.task_id, 300)?;
+            client.wait_task_for(&task.task_id, DEADLINE / 3)?;
+            Ok(())
+        })?;
+        let (_daemon, client) = again(sandbox)?;
+        let id = tree::list(&sandbox.root().join(PROJECT))
+            .into_keys()
+            .find(|path| path.starts_with("task-") && !path.contains('/'))
+            .context("the task is there")?;
+        // Where the kill came before the stop was durable, the caller got no answer and asks again.
+        // A stop of what is stopped may be refused; that it is stopped is asserted below.
+        let _ = client.stop(&id, 300);
+        let task = client.wait_task(&id)?;
+        ensure!(reason(&task) == EndReason::Stopped, "{point}: {task:#?}");
+        assert_whole(sandbox, &client, &task).with_context(|| point.to_owned())
+    });
+}
+
+fn named(prefixes: &[&str]) -> Vec<&'static str> {
+    NAMES.iter().copied().filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))).collect()
+}
+
+#[test]
+fn the_programs_are_built_with_failpoints() {
+    in_sandbox(|sandbox| {
+        let mut daemon = Daemon::start(sandbox, &Config::new(sandbox)).and_then(|daemon| {
+            daemon.terminate()?;
+            Daemon::with_failpoints(sandbox, "durable.before_write=kill")
+        })?;
+        let _ = daemon.ready();
+        let client = Client::lazy(&sandbox.socket(), None);
+        if let Ok(client) = client {
+            let _ = client.create_project("any", &sandbox.work());
+        }
+        ensure!(daemon.died_of_kill() == Some(true), "no failpoint: build with --features conductor-tests/failpoints");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_kill_at_any_point_of_a_start_in_the_daemon_leaves_everything_whole() {
+    named(&["daemon.start."]).into_iter().for_each(through_a_task);
+}
+
+#[test]
+fn a_kill_at_any_point_of_a_start_in_the_shim_leaves_everything_whole() {
+    named(&["shim.start."]).into_iter().for_each(through_a_task);
+}
+
+#[test]
+fn a_kill_at_any_point_of_an_exit_in_the_shim_leaves_everything_whole() {
+    named(&["shim.exit."]).into_iter().for_each(through_a_task);
+}
+
+#[test]
+fn a_kill_at_any_point_of_an_exit_in_the_daemon_leaves_everything_whole() {
+    named(&["daemon.exit."]).into_iter().for_each(through_a_task);
+}
+
+#[test]
+fn a_kill_at_any_point_of_a_stop_leaves_everything_whole() {
+    named(&["daemon.stop.", "shim.stop."]).into_iter().for_each(through_a_stop);
+}
+
+#[test]
+fn a_kill_in_any_durable_write_leaves_everything_whole() {
+    for name in named(&["durable."]) {
+        // Early, and somewhere in the middle of the task's life.
+        for count in [1, 4, 9] {
+            through_a_task_at(name, count);
+        }
+    }
+}
+
+#[test]
+fn a_kill_around_any_post_or_task_file_leaves_everything_whole() {
+    named(&["bus.before_append", "bus.after_append", "bus.after_sync", "daemon.task.", "daemon.post."])
+        .into_iter()
+        .for_each(through_a_task);
+}
+
+#[test]
+fn an_error_of_the_disk_at_a_start_needs_no_restart_of_the_daemon() {
+    for point in named(&["daemon.start.before_spec", "durable.after_write"]) {
+        in_sandbox(|sandbox| {
+            let daemon = Daemon::start(sandbox, &Config::new(sandbox))?;
+            daemon.client()?.create_project(PROJECT, &sandbox.work())?;
+            daemon.terminate()?;
+            let mut daemon = Daemon::with_failpoints(sandbox, &format!("{point}=err:ENOSPC"))?;
+            if daemon.ready().is_ok() {
+                let client = daemon.client()?;
+                let _ = client.submit(script("no-space", &["done"]));
+                client.daemon_info()?;
+            }
+            ensure!(daemon.died_of_kill() != Some(true), "it was not killed");
+            Ok(())
+        });
+    }
+}
