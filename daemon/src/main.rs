@@ -183,7 +183,7 @@ fn signals() -> Result<Signals<impl Future<Output = ()>>, std::io::Error> {
     let (sender, reload) = tokio::sync::mpsc::channel(1);
     tokio::spawn(async move {
         while hup.recv().await.is_some() {
-            drop(sender.try_send(()));
+            let _ = sender.try_send(());
         }
     });
     let shutdown = async move {

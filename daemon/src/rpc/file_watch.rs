@@ -75,7 +75,7 @@ fn wake(files: &DashMap<PathBuf, watch::Sender<()>>, event: notify::Result<notif
             }
         }
         // Notifications were lost: everybody looks.
-        _ => files.iter().for_each(|sender| drop(sender.send_replace(()))),
+        _ => files.iter().for_each(|sender| sender.send_replace(())),
     }
 }
 

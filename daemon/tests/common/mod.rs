@@ -5,7 +5,7 @@ use std::path::Path;
 use conductord::socket::{Admission, Listener, accept};
 
 /// Serves until the returned sender is dropped. To be called within a runtime.
-pub fn serve_health(path: &Path) -> tokio::sync::oneshot::Sender<()> {
+pub(crate) fn serve_health(path: &Path) -> tokio::sync::oneshot::Sender<()> {
     let listener = Listener::bind(path).expect("the socket is free");
     let uid = nix::unistd::geteuid().as_raw();
     let incoming = accept(&listener, Admission::new(uid, |_| None)).expect("the runtime takes it");
