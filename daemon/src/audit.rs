@@ -86,10 +86,11 @@ impl Audit {
     /// Waits until everything handed over so far is written. Blocking.
     pub fn finish(&self) {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writer) = writer {
-            if self.sender.send(None).is_ok() && writer.join().is_err() {
-                warn!("the writer of the audit file panicked");
-            }
+        if let Some(writer) = writer
+            && self.sender.send(None).is_ok()
+            && writer.join().is_err()
+        {
+            warn!("the writer of the audit file panicked");
         }
     }
 }

@@ -100,10 +100,10 @@ impl Drop for Watched {
             return;
         }
         let last = self.inner.files.remove_if(&self.path, |_, sender| sender.receiver_count() == 0);
-        if let (Some(_), Some(watcher)) = (last, watcher.as_mut()) {
-            if let Err(error) = watcher.unwatch(&self.path) {
-                debug!(%error, "the file is gone already");
-            }
+        if let (Some(_), Some(watcher)) = (last, watcher.as_mut())
+            && let Err(error) = watcher.unwatch(&self.path)
+        {
+            debug!(%error, "the file is gone already");
         }
     }
 }

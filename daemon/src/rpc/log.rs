@@ -115,10 +115,10 @@ impl Log {
             if file.is_none() {
                 file = self.open().await?;
             }
-            if let Some(file) = &file {
-                if !send_to_end(file, &mut offset, sender).await? {
-                    return Ok(());
-                }
+            if let Some(file) = &file
+                && !send_to_end(file, &mut offset, sender).await?
+            {
+                return Ok(());
             }
             if ended {
                 send(sender, v1::StreamRunLogResponse { offset, data: Vec::new(), end: true }).await;

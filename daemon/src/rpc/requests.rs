@@ -66,10 +66,8 @@ impl Requests {
         // A task of its own: a caller that goes away in the middle must not leave the outcome unknown.
         let work = tokio::spawn(async move {
             let post = || async {
-                if look {
-                    if let Some(posted) = bus.find_key_since(&Position::default(), &key).await? {
-                        return Ok(posted);
-                    }
+                if look && let Some(posted) = bus.find_key_since(&Position::default(), &key).await? {
+                    return Ok(posted);
                 }
                 bus.post(draft).await.map(|posted| posted.id)
             };

@@ -147,10 +147,8 @@ impl Drop for Listener {
     fn drop(&mut self) {
         let Some(own) = &self.own else { return };
         let is_own = self.path.symlink_metadata().is_ok_and(|meta| (meta.dev(), meta.ino()) == own.file);
-        if is_own {
-            if let Err(error) = std::fs::remove_file(&self.path) {
-                warn!(%error, path = %self.path.display(), "the socket could not be removed");
-            }
+        if is_own && let Err(error) = std::fs::remove_file(&self.path) {
+            warn!(%error, path = %self.path.display(), "the socket could not be removed");
         }
     }
 }
