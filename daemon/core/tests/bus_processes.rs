@@ -41,8 +41,8 @@ fn writer_process() {
         let bus = BusHub::new(BusOptions::default()).bus(Path::new(&path));
         for n in 0..count.parse().unwrap() {
             let body = format!("{name}-{n}-{}", "x".repeat(n % 7 * 500));
-            bus.post(draft(body.clone())).await.unwrap();
-            println!("\nanswered {body}");
+            bus.post(draft(body)).await.unwrap();
+            println!("\nanswered {name}-{n}-");
         }
     });
 }
@@ -132,14 +132,14 @@ async fn killing_writers_costs_no_answered_message() {
             child.wait().unwrap();
         }
         answered
-            .extend(lines.map_while(Result::ok).filter(|line| line.starts_with("answered ") && line.ends_with("x")));
+            .extend(lines.map_while(Result::ok).filter(|line| line.starts_with("answered ") && line.ends_with('-')));
     }
     let bus = open(&path);
     bus.repair().await.unwrap();
     bus.post(draft("the end".to_owned())).await.unwrap();
     let (messages, stats) = read_file(&path).unwrap();
     assert_eq!((stats.skipped, stats.damaged, stats.torn_bytes), (0, 0, 0));
-    let bodies: HashSet<_> = messages.iter().map(|message| message.body.as_str()).collect();
+    let bodies: HashSet<_> = messages.iter().map(|message| message.body.trim_end_matches('x')).collect();
     assert!(answered.len() >= 12);
     for line in &answered {
         let body = line.strip_prefix("answered ").unwrap();

@@ -37,8 +37,10 @@ use crate::types::MessageDraft;
 /// What may wait in the queue of one bus, in units of 1 KiB: 32 MiB, far more than a disk syncs at once. A post beyond
 /// it waits.
 const QUEUE_UNITS: usize = 32 << 10;
-/// First and longest pause between two tries for the lock: quick when it is held shortly, 10 ms as conductor-loop.
-const LOCK_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
+/// First and longest pause between two tries for the lock: about what a batch of another process takes.
+const LOCK_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(2));
+/// Pause after a turn for whose lock we had to wait: flock has no queue, and others poll for it too.
+const COURTESY: Duration = Duration::from_millis(3);
 /// Pause between two looks at another program's unfinished entry.
 const TORN_PAUSE: Duration = Duration::from_millis(20);
 /// Bounds of the time for which a committer waits for the callers it has just answered to post again.
@@ -202,14 +204,17 @@ impl Committer {
             let options = shared.hub.options();
             let began = Instant::now();
             let mut served = 0;
-            if let Some(mut appender) = self.lock(&options) {
+            let mut contended = false;
+            if let Some(mut appender) = self.lock(&options, &mut contended) {
                 let session = shared.session(&mut appender, &options);
                 appender.unlock();
                 let keep = !matches!(session, Ok(super::commit::Session::Moved));
                 *shared.writer.appender.lock().unwrap_or_else(PoisonError::into_inner) = keep.then_some(appender);
                 served = self.after_session(session);
             }
-            if served > 0 && options.durability != Durability::Always {
+            if contended {
+                std::thread::sleep(COURTESY);
+            } else if served > 0 && options.durability != Durability::Always {
                 self.gather(served, began.elapsed());
             }
             let mut queue = shared.writer.queue();
@@ -269,7 +274,8 @@ impl Committer {
     }
 
     /// Opens and locks the file that stands at the path. `None`: nobody waits any more.
-    fn lock(&self, options: &BusOptions) -> Option<Appender> {
+    /// `contended`: another program had it.
+    fn lock(&self, options: &BusOptions, contended: &mut bool) -> Option<Appender> {
         let shared = &self.shared;
         let mut pause = LOCK_PAUSE.0;
         let mut held = shared.writer.appender.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -296,6 +302,7 @@ impl Committer {
                 },
                 Ok((appender, false)) => {
                     held = Some(appender);
+                    *contended = true;
                     if !self.expire(options.lock_timeout) {
                         return None;
                     }
