@@ -46,6 +46,9 @@ const TORN_PAUSE: Duration = Duration::from_millis(20);
 /// Bounds of the time for which a committer waits for the callers it has just answered to post again.
 const GATHER: (Duration, Duration) = (Duration::from_micros(60), Duration::from_micros(500));
 
+/// The part of that time for which it does not sleep.
+const AWAKE: Duration = Duration::from_micros(150);
+
 /// The queue and the file of one bus.
 pub(super) struct Writer {
     queue: Mutex<Queue>,
@@ -256,10 +259,24 @@ impl Committer {
     /// syncs. Nobody waits longer for it than half a batch takes.
     fn gather(&self, served: usize, took: Duration) {
         let window = (took / 2).clamp(GATHER.0, GATHER.1);
-        let mut queue = self.shared.writer.queue();
-        let wanted = served + queue.jobs.len();
-        queue.wanted = Some(wanted);
         let deadline = Instant::now() + window;
+        let wanted = served + self.shared.writer.queue().jobs.len();
+        if wanted == 1 {
+            return;
+        }
+        // To be woken costs as much as all the rest of this wait, so it begins awake.
+        let awake = Instant::now() + window.min(AWAKE);
+        while Instant::now() < awake {
+            if self.shared.writer.queue().jobs.len() >= wanted {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        let mut queue = self.shared.writer.queue();
+        if queue.jobs.len() >= wanted {
+            return;
+        }
+        queue.wanted = Some(wanted);
         while queue.wanted.is_some() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
