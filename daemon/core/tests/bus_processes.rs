@@ -2,6 +2,8 @@
 //!
 //! A writer process is this test binary again, told by the environment what to write ([`writer_process`]).
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;

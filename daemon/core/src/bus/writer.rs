@@ -162,8 +162,8 @@ impl Shared {
         if !queue.running {
             queue.running = true;
             drop(queue);
-            let shared = self.clone();
-            tokio::task::spawn_blocking(move || Committer { shared }.run());
+            let committer = Committer { shared: self.clone(), ended: false };
+            tokio::task::spawn_blocking(move || committer.run());
         } else if queue.wanted.is_some_and(|wanted| queue.jobs.len() >= wanted) {
             queue.wanted = None;
             drop(queue);
@@ -180,14 +180,16 @@ impl Shared {
     }
 }
 
-/// The one that writes. Dropping it, also by a panic, lets the next post start another.
+/// The one that writes. If it is dropped before its end (by a panic, or by a runtime that shuts down before it ran),
+/// those who wait are told, and the next post starts another.
 struct Committer {
     shared: Arc<Shared>,
+    ended: bool,
 }
 
 impl Drop for Committer {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if !self.ended {
             let jobs: Vec<Job> = {
                 let mut queue = self.shared.writer.queue();
                 queue.running = false;
@@ -201,8 +203,8 @@ impl Drop for Committer {
 }
 
 impl Committer {
-    fn run(self) {
-        let shared = &self.shared;
+    fn run(mut self) {
+        let shared = &self.shared.clone();
         loop {
             let options = shared.hub.options();
             let began = Instant::now();
@@ -223,6 +225,7 @@ impl Committer {
             let mut queue = shared.writer.queue();
             if queue.jobs.is_empty() {
                 queue.running = false;
+                self.ended = true;
                 return;
             }
         }
