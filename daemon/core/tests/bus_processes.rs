@@ -149,3 +149,30 @@ async fn killing_writers_costs_no_answered_message() {
     }
     assert_eq!(messages.last().unwrap().body, "the end");
 }
+
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_failed_write_or_sync_leaves_nothing_and_a_kill_at_any_point_loses_nothing_answered() {
+    for point in ["bus.before_append", "bus.after_append", "bus.after_sync"] {
+        for action in ["err:ENOSPC", "err:EIO", "kill:3"] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("BUS.md");
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args(["--exact", "writer_process", "--nocapture"]).stderr(Stdio::null());
+            command.env(BUS, &path).env(NAME, "w").env(COUNT, "5");
+            let output = command.env("CONDUCTOR_FAILPOINTS", format!("{point}={action}")).output().unwrap();
+            assert!(!output.status.success(), "{point} {action}");
+            let text = String::from_utf8(output.stdout).unwrap();
+            let answered = text.lines().filter(|line| line.starts_with("answered ")).count();
+            open(&path).repair().await.unwrap();
+            let (messages, stats) = read_file(&path).unwrap();
+            assert_eq!(stats, conductor_core::bus::Stats::default(), "{point} {action}");
+            if action.starts_with("err") {
+                assert_eq!((answered, messages.len()), (0, 0), "{point} {action}");
+            } else {
+                assert_eq!(answered, 2, "{point} {action}");
+                assert!(messages.len() >= answered, "{point} {action}");
+            }
+        }
+    }
+}
