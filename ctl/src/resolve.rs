@@ -95,10 +95,10 @@ pub(crate) async fn any(
         };
     }
     // Anything else is no run: a run's id and each of its prefixes begin with digits.
-    if typed.name.bytes().all(|byte| byte.is_ascii_digit()) {
-        if let Ok(run) = run(context, daemon, text, project).await {
-            return Ok(Found::Run(Box::new(run)));
-        }
+    if typed.name.bytes().all(|byte| byte.is_ascii_digit())
+        && let Ok(run) = run(context, daemon, text, project).await
+    {
+        return Ok(Found::Run(Box::new(run)));
     }
     Ok(Found::Task(Box::new(task(context, daemon, text, project).await?)))
 }

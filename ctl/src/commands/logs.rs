@@ -88,12 +88,10 @@ pub(super) fn harmless(bytes: &[u8]) -> Vec<u8> {
     let mut safe = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some((&byte, after)) = rest.split_first() {
-        if byte == 0x1b {
-            if let Some(length) = color_length(rest) {
-                safe.extend_from_slice(&rest[..length]);
-                rest = &rest[length..];
-                continue;
-            }
+        if let Some(length) = color_length(rest) {
+            safe.extend_from_slice(&rest[..length]);
+            rest = &rest[length..];
+            continue;
         }
         let control = byte < 0x20 && !matches!(byte, b'\n' | b'\t' | b'\r') || byte == 0x7f;
         // C1 controls are U+0080 to U+009F: 0xc2 0x80 to 0xc2 0x9f in UTF-8.

@@ -57,8 +57,9 @@ pub(super) async fn run(context: &Context, args: &Ps) -> Result<(), Failure> {
 
 /// Rows of tasks; runs whose task is in no row (one that another program runs) get their own.
 fn table(tasks: &[Task], runs: &[Run], wide: bool) -> Table {
-    let mut columns = vec![("PROJECT", Kind::Word), ("TASK", Kind::Id), ("STATE", Kind::Word), ("ATTEMPT", Kind::Word)];
-    columns.extend([("AGENT", Kind::Word), ("TIME", Kind::Number)]);
+    let mut columns =
+        vec![("PROJECT", Kind::Extra), ("TASK", Kind::Id), ("STATE", Kind::Word), ("ATTEMPT", Kind::Word)];
+    columns.extend([("AGENT", Kind::Extra), ("TIME", Kind::Number)]);
     if wide {
         columns.extend([("RUN", Kind::Id), ("PID", Kind::Number), ("MODEL", Kind::Word), ("COST", Kind::Number)]);
         columns.push(("FOLDER", Kind::Text));

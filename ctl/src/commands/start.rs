@@ -214,10 +214,10 @@ async fn first_line(context: &Context, daemon: &Daemon, task: &Task) {
     // Inside a run the list may be refused; the line does without it.
     let find = async |probe| list_agents(daemon, probe).await.ok()?.into_iter().find(|agent| agent.name == spec.agent);
     let mut agent = find(false).await;
-    if agent.as_ref().is_some_and(|agent| agent.installed && agent.version.is_empty()) {
-        if let Ok(Some(probed)) = tokio::time::timeout(VERSION_WAIT, find(true)).await {
-            agent = Some(probed);
-        }
+    if agent.as_ref().is_some_and(|agent| agent.installed && agent.version.is_empty())
+        && let Ok(Some(probed)) = tokio::time::timeout(VERSION_WAIT, find(true)).await
+    {
+        agent = Some(probed);
     }
     context.screen.note(&describe(&context.screen, spec, agent.as_ref()));
     if let Some(problem) = agent.map(|agent| agent.problem).filter(|problem| !problem.is_empty()) {

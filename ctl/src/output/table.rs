@@ -7,7 +7,10 @@ use super::{Tone, plain};
 /// Blanks between two columns.
 const GAP: u16 = 2;
 
-/// An id is shortened down to this, never further: date, time and some of the slug stay readable.
+/// An id is shortened down to this before other columns give: its date and much of its slug stay readable.
+const GOOD_ID: usize = 28;
+
+/// An id is never shortened further than this.
 const MIN_ID: usize = 18;
 
 /// The cut column gets at least this.
@@ -20,6 +23,8 @@ pub(crate) enum Kind {
     Word,
     /// Shown whole, to the right.
     Number,
+    /// Shown whole where there is room, else left out; `-o wide` has it.
+    Extra,
     /// Shortened in the middle where it must be.
     Id,
     /// Cut at the end where it must be.
@@ -65,6 +70,7 @@ impl Table {
     /// Lines, each with its end, none wider than `width`.
     pub(crate) fn render(mut self, width: u16, color: bool) -> String {
         self.drop_empty_columns();
+        self.drop_extra_columns(usize::from(width));
         self.shorten(usize::from(width));
         let mut table = comfy_table::Table::new();
         table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -95,14 +101,39 @@ impl Table {
 
     /// A column that says nothing in any row only takes room.
     fn drop_empty_columns(&mut self) {
-        let keep: Vec<bool> =
-            (0..self.columns.len()).map(|index| self.rows.iter().any(|row| !row[index].text.is_empty())).collect();
-        let mut kept = keep.iter();
-        self.columns.retain(|_| kept.next().copied().unwrap_or(true));
-        for row in &mut self.rows {
-            let mut kept = keep.iter();
-            row.retain(|_| kept.next().copied().unwrap_or(true));
+        for index in (0..self.columns.len()).rev() {
+            if self.rows.iter().all(|row| row[index].text.is_empty()) {
+                self.drop_column(index);
+            }
         }
+    }
+
+    /// Leaves extra columns out, the last first, until ids and texts have a good width.
+    fn drop_extra_columns(&mut self, width: usize) {
+        loop {
+            let least = |index: usize| match self.columns[index].1 {
+                Kind::Id => self.widest(index).min(GOOD_ID),
+                Kind::Text => self.widest(index).min(width / 4),
+                Kind::Word | Kind::Number | Kind::Extra => self.widest(index),
+            };
+            let wanted: usize = (0..self.columns.len()).map(least).sum::<usize>() + self.gaps();
+            let extra = self.columns.iter().rposition(|(_, kind)| *kind == Kind::Extra);
+            match extra {
+                Some(index) if wanted > width => self.drop_column(index),
+                _ => return,
+            }
+        }
+    }
+
+    fn drop_column(&mut self, index: usize) {
+        self.columns.remove(index);
+        for row in &mut self.rows {
+            row.remove(index);
+        }
+    }
+
+    fn gaps(&self) -> usize {
+        usize::from(GAP) * self.columns.len().saturating_sub(1)
     }
 
     fn widest(&self, index: usize) -> usize {
@@ -112,22 +143,24 @@ impl Table {
 
     /// Makes texts, then ids, then texts again shorter until all fits.
     fn shorten(&mut self, width: usize) {
-        let gaps = usize::from(GAP) * self.columns.len().saturating_sub(1);
-        let total: usize = (0..self.columns.len()).map(|index| self.widest(index)).sum::<usize>() + gaps;
-        let mut excess = total.saturating_sub(width);
-        // The text keeps half the screen's third before ids are touched; below that, both give.
-        for (kind, least) in [(Kind::Text, width / 4), (Kind::Id, MIN_ID), (Kind::Text, MIN_TEXT)] {
-            for index in 0..self.columns.len() {
-                if excess == 0 || self.columns[index].1 != kind {
-                    continue;
+        let mut widths: Vec<usize> = (0..self.columns.len()).map(|index| self.widest(index)).collect();
+        let mut excess = (widths.iter().sum::<usize>() + self.gaps()).saturating_sub(width);
+        // The text keeps a quarter of the screen before ids are touched; below that, both give.
+        let steps = [(Kind::Text, width / 4), (Kind::Id, GOOD_ID), (Kind::Text, MIN_TEXT), (Kind::Id, MIN_ID)];
+        for (kind, least) in steps {
+            for (index, (name, own)) in self.columns.iter().enumerate() {
+                if *own == kind {
+                    let now = widths[index];
+                    widths[index] = now.saturating_sub(excess).max(least).min(now).max(chars(name));
+                    excess = excess.saturating_sub(now.saturating_sub(widths[index]));
                 }
-                let now = self.widest(index);
-                let wanted = now.saturating_sub(excess).max(least).min(now).max(chars(self.columns[index].0));
-                for row in &mut self.rows {
-                    let text = &row[index].text;
-                    row[index].text = if kind == Kind::Id { middle(text, wanted) } else { cut(text, wanted) };
-                }
-                excess = excess.saturating_sub(now.saturating_sub(wanted));
+            }
+        }
+        for (index, (_, kind)) in self.columns.iter().enumerate() {
+            for row in &mut self.rows {
+                let text = &row[index].text;
+                row[index].text =
+                    if *kind == Kind::Id { middle(text, widths[index]) } else { cut(text, widths[index]) };
             }
         }
     }

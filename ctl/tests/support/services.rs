@@ -232,7 +232,10 @@ impl run_service_server::RunService for Fake {
                 let empty = data.is_empty();
                 let piece = StreamRunLogResponse { offset: offset as u64, data, end: last };
                 offset += piece.data.len();
-                if (!empty || last) && sender.send(Ok(piece)).await.is_err() || last || empty && !request.follow {
+                if (!empty || last) && sender.send(Ok(piece)).await.is_err() {
+                    return;
+                }
+                if last || empty && !request.follow {
                     return;
                 }
                 if empty {

@@ -46,7 +46,7 @@ impl Resource for Agent {
 
     fn table(agents: &[Self], wide: bool) -> Table {
         let mut columns =
-            vec![("AGENT", Kind::Word), ("TYPE", Kind::Word), ("INSTALLED", Kind::Word), ("DEFAULT", Kind::Word)];
+            vec![("AGENT", Kind::Word), ("TYPE", Kind::Extra), ("INSTALLED", Kind::Word), ("DEFAULT", Kind::Word)];
         columns.extend([("VERSION", Kind::Word), ("LOGIN", Kind::Text)]);
         if wide {
             columns.extend([("MODEL", Kind::Word), ("PROGRAM", Kind::Text)]);

@@ -129,8 +129,8 @@ impl Resource for Run {
     }
 
     fn table(runs: &[Self], wide: bool) -> Table {
-        let mut columns = vec![("RUN", Kind::Id), ("TASK", Kind::Id), ("N", Kind::Number), ("STATE", Kind::Word)];
-        columns.extend([("AGENT", Kind::Word), ("TIME", Kind::Number), ("COST", Kind::Number)]);
+        let mut columns = vec![("RUN", Kind::Word), ("TASK", Kind::Id), ("N", Kind::Number), ("STATE", Kind::Word)];
+        columns.extend([("AGENT", Kind::Extra), ("TIME", Kind::Number), ("COST", Kind::Number)]);
         if wide {
             columns.extend([
                 ("PROJECT", Kind::Word),

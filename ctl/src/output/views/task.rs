@@ -123,8 +123,8 @@ impl Resource for Task {
 
     fn table(tasks: &[Self], wide: bool) -> Table {
         let mut columns =
-            vec![("PROJECT", Kind::Word), ("TASK", Kind::Id), ("STATE", Kind::Word), ("ATTEMPT", Kind::Word)];
-        columns.extend([("AGENT", Kind::Word), ("AGE", Kind::Number)]);
+            vec![("PROJECT", Kind::Extra), ("TASK", Kind::Id), ("STATE", Kind::Word), ("ATTEMPT", Kind::Word)];
+        columns.extend([("AGENT", Kind::Extra), ("AGE", Kind::Number)]);
         if wide {
             columns.extend([
                 ("RUNS", Kind::Number),
