@@ -5,7 +5,13 @@ use std::path::PathBuf;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=conductor");
     let files = [
-        "types", "project_service", "task_service", "run_service", "bus_service", "watch_service", "agent_service",
+        "types",
+        "project_service",
+        "task_service",
+        "run_service",
+        "bus_service",
+        "watch_service",
+        "agent_service",
         "daemon_service",
     ];
     let mut compiler = protox::Compiler::new(["."])?;

@@ -26,6 +26,9 @@ pub const TREE_LOCK_FD: i32 = 200;
 /// Exit code of a shim that found `shim.lock` held for a second: another shim owns this run.
 pub const EXIT_LOCKED: i32 = 111;
 
+/// Exit code of a shim that found `start.json` or `exit.json`: this run was started before and isn't started again.
+pub const EXIT_STARTED_BEFORE: i32 = 112;
+
 /// Exit code of an agent's side that saw the gate close without a byte: it never ran the agent.
 pub const EXIT_GATE_CLOSED: i32 = 125;
 
@@ -56,8 +59,13 @@ pub struct Spec {
     pub run_id: String,
     /// The program and its arguments; the first is an absolute path.
     pub argv: Vec<String>,
-    /// The agent's whole environment, `NAME=value` pairs in order.
+    /// The agent's environment, `NAME=value` pairs in order, without its secrets.
     pub env: Vec<(String, String)>,
+    /// Names of further variables, whose values are secrets and so never on disk: the shim reads them from its standard
+    /// input, each as `NAME=value` with a zero byte behind it. An input without all of them means that conductord died:
+    /// nothing is started.
+    #[serde(default)]
+    pub secret_names: Vec<String>,
     /// The agent's working folder.
     pub cwd: String,
     /// The file that becomes the agent's standard input; `None`: `/dev/null`.
@@ -212,9 +220,9 @@ pub enum Cause {
 /// A process that was still there after the leader had ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Straggler {
-    /// Its pid.
+    /// Its pid; 0 in a last entry that stands for all beyond the first 64.
     pub pid: i32,
-    /// Its command name (`comm`).
+    /// Its command name (`comm`); `and N more` in that last entry.
     pub name: String,
     /// Whether it is gone now. `false`: it could not be ended (for instance in uninterruptible sleep), or was kept.
     pub ended: bool,

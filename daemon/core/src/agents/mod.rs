@@ -1,1 +1,331 @@
-//! placeholder
+//! Agents: what turns a prepared run into a command, and its output into normal events.
+//!
+//! One [`Adapter`] per configured agent, kept by [`Agents`]. Nothing here spawns an agent (the runner does) or decides
+//! what a loop does next (`ralph` does). The only program that is started here is a version probe.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `claude`, `command` | the adapters |
+//! | [`env`] | the environment of an agent: built, not inherited |
+//! | [`event`], `lines` | normal events and how a stream is cut into lines |
+//! | [`outcome`] | from how a process ended to the run's outcome |
+//! | [`output`] | `output.md` |
+//! | [`prompt`] | the preamble and what a next attempt is told |
+//! | [`version`] | what a program says of its version |
+
+mod claude;
+mod command;
+pub mod env;
+pub mod event;
+mod json;
+mod lines;
+pub mod outcome;
+pub mod output;
+pub mod program;
+pub mod prompt;
+pub mod version;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::{AgentKind, Config, Env, TokenError};
+use crate::types::{Limits, RunKey};
+
+pub use env::Host;
+pub use event::{Event, EventKind, EventParser, LimitKind, LimitSource, StreamSummary};
+pub use outcome::{Classified, EndCause, ExitFacts};
+pub use version::VersionError;
+
+/// Bytes of a task's prompt at most (§15); longer ones are refused.
+pub const MAX_PROMPT: u64 = 16 << 20;
+
+/// A run that is to be started. Paths are absolute.
+#[derive(Clone, Debug)]
+pub struct RunRequest {
+    /// Project, task and run.
+    pub key: RunKey,
+    /// The run whose agent started this task or run.
+    pub parent: Option<RunKey>,
+    /// Its ordinal in its task's loop, from 1.
+    pub attempt: u32,
+    /// Attempts that the loop makes at most.
+    pub max_attempts: u32,
+    /// Storage root.
+    pub root: PathBuf,
+    /// The task's folder.
+    pub task_folder: PathBuf,
+    /// The run's folder, which exists.
+    pub run_folder: PathBuf,
+    /// The file with the whole prompt, preamble included, which exists.
+    pub prompt: PathBuf,
+    /// Working folder of the agent.
+    pub cwd: PathBuf,
+    /// Model; `None`: the agent's.
+    pub model: Option<String>,
+    /// Arguments behind the configured ones.
+    pub extra_args: Vec<String>,
+    /// The vendor's session to go on with; `None`: a fresh one.
+    pub resume_session: Option<String>,
+    /// The token with which this run may use conductord.
+    pub token: SecretString,
+    /// Conductord's socket.
+    pub socket: PathBuf,
+    /// Limits of the run.
+    pub limits: Limits,
+}
+
+/// What is to be executed. Its `Debug` leaves the environment's values out.
+#[derive(Clone)]
+pub struct AgentCommand {
+    /// Absolute path of the program, then its arguments.
+    pub argv: Vec<String>,
+    /// The whole environment, sorted by name.
+    pub env: Vec<(String, String)>,
+    /// Names in `env` whose values are secrets.
+    pub secret_names: Vec<String>,
+    /// What becomes standard input; `None`: `/dev/null`.
+    pub stdin: Option<PathBuf>,
+    /// Working folder.
+    pub cwd: PathBuf,
+    /// The command line for people, without secrets.
+    pub display: String,
+    /// Login or key in use, for people: `login`, `key from token_file`, `none` for plain commands.
+    pub login: String,
+    /// Absolute path of the program.
+    pub program: PathBuf,
+    /// Model that was asked for.
+    pub model: Option<String>,
+    /// What was done that nobody asked for, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl fmt::Debug for AgentCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("AgentCommand")
+            .field("display", &self.display)
+            .field("env", &names)
+            .field("stdin", &self.stdin)
+            .field("cwd", &self.cwd)
+            .field("login", &self.login)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a run can't be prepared. All of them need a person: trying again changes nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The program is nowhere.
+    #[error("agent {agent}: program {program} was not found{}", hint(.install.as_deref()))]
+    ProgramMissing {
+        /// The agent.
+        agent: String,
+        /// What was looked for.
+        program: String,
+        /// Command that installs it.
+        install: Option<String>,
+    },
+    /// It is there, but not a file that can be executed.
+    #[error("agent {agent}: {} is not an executable file", .path.display())]
+    NotExecutable {
+        /// The agent.
+        agent: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its token can't be had.
+    #[error("agent {agent}: {error}")]
+    Token {
+        /// The agent.
+        agent: String,
+        /// Why.
+        #[source]
+        error: TokenError,
+    },
+    /// Something was asked for that this kind of agent has not.
+    #[error("agent {agent} is a plain command and knows no {what}")]
+    Unsupported {
+        /// The agent.
+        agent: String,
+        /// What.
+        what: &'static str,
+    },
+    /// A path that can't be written into a command or an environment.
+    #[error("{} is not UTF-8", .0.display())]
+    NotUtf8(PathBuf),
+    /// The prompt can't be read, or handed over.
+    #[error("prompt {}: {error}", .path.display())]
+    Prompt {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+}
+
+fn hint(install: Option<&str>) -> String {
+    install.map(|command| format!("; install it with: {command}")).unwrap_or_default()
+}
+
+/// What the rest of Conductor knows of an agent. All calls may read files and block shortly; [`Adapter::version`] may
+/// take ten seconds.
+pub trait Adapter: Send + Sync + fmt::Debug {
+    /// Its name in the configuration.
+    fn name(&self) -> &str;
+
+    /// Its kind.
+    fn kind(&self) -> AgentKind;
+
+    /// Its program, looked up.
+    ///
+    /// # Errors
+    /// [`PrepareError::ProgramMissing`], [`PrepareError::NotExecutable`].
+    fn program(&self) -> Result<PathBuf, PrepareError>;
+
+    /// Login or key that a run would use, for people.
+    ///
+    /// # Errors
+    /// [`PrepareError::Token`].
+    fn login(&self) -> Result<String, PrepareError>;
+
+    /// The command of a run. Writes into the run's folder at most, and may be called again.
+    ///
+    /// # Errors
+    /// [`PrepareError`].
+    fn prepare(&self, run: &RunRequest) -> Result<AgentCommand, PrepareError>;
+
+    /// What the program says of its version; `None` for programs that can't be asked. Asked once per file and change of
+    /// it.
+    ///
+    /// # Errors
+    /// [`VersionError`].
+    fn version(&self) -> Result<Option<String>, VersionError>;
+
+    /// A parser of its standard output.
+    fn events(&self) -> Box<dyn EventParser>;
+
+    /// The run's outcome, from how its process ended and what its stream said.
+    fn classify(&self, exit: &ExitFacts, parsed: &StreamSummary) -> Classified;
+
+    /// The final answer of its stream, for `output.md`; `None`: the stream has none.
+    fn final_answer(&self, parsed: &StreamSummary) -> Option<String> {
+        parsed.answer.clone().filter(|answer| !answer.trim().is_empty())
+    }
+}
+
+/// The configured agents. Cheap to build; built anew when the configuration changes.
+#[derive(Clone, Debug)]
+pub struct Agents {
+    adapters: BTreeMap<String, Arc<dyn Adapter>>,
+    default: Option<String>,
+}
+
+impl Agents {
+    /// Adapters for all agents of a configuration.
+    #[must_use]
+    pub fn new(config: &Config, host: &Arc<Host>) -> Self {
+        let shared: Arc<[String]> = config.env_pass.clone().into();
+        let versions = Arc::new(version::Versions::default());
+        let adapters = config
+            .agents
+            .iter()
+            .map(|(name, agent)| {
+                let base = Base {
+                    name: name.clone(),
+                    config: agent.clone(),
+                    env_pass: Arc::clone(&shared),
+                    host: Arc::clone(host),
+                };
+                let adapter: Arc<dyn Adapter> = match agent.kind {
+                    AgentKind::Claude => Arc::new(claude::Claude::new(base, Arc::clone(&versions))),
+                    AgentKind::Command => Arc::new(command::Command::new(base)),
+                };
+                (name.clone(), adapter)
+            })
+            .collect();
+        Self { adapters, default: config.defaults.agent.clone() }
+    }
+
+    /// An agent by name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn Adapter>> {
+        self.adapters.get(name)
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.adapters.keys().map(String::as_str)
+    }
+
+    /// Agents whose program is there. Looks at the disk.
+    #[must_use]
+    pub fn installed(&self) -> Vec<&str> {
+        self.adapters.iter().filter(|(_, adapter)| adapter.program().is_ok()).map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The agent of a task that names none: `defaults.agent`, else the only one that is installed; `None`: it has to be
+    /// named.
+    #[must_use]
+    pub fn default_agent(&self) -> Option<&str> {
+        if let Some(name) = &self.default {
+            return Some(name);
+        }
+        match self.installed()[..] {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+}
+
+/// What all adapters have: one agent's configuration and the machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    name: String,
+    config: crate::config::AgentConfig,
+    env_pass: Arc<[String]>,
+    host: Arc<Host>,
+}
+
+impl Base {
+    /// Looks the program up in the PATH that the agent would get.
+    fn program(&self, default: &str, install: Option<&str>) -> Result<PathBuf, PrepareError> {
+        let wanted = self.config.program.as_deref().unwrap_or(default);
+        let path = self.environment().remove("PATH").unwrap_or_default();
+        match program::find(wanted, &path) {
+            program::Found::Yes(path) => Ok(path),
+            program::Found::NotExecutable(path) => Err(PrepareError::NotExecutable { agent: self.name.clone(), path }),
+            program::Found::No => Err(PrepareError::ProgramMissing {
+                agent: self.name.clone(),
+                program: wanted.to_owned(),
+                install: install.map(str::to_owned),
+            }),
+        }
+    }
+
+    /// A text without the agent's key, for what is kept or shown of its words.
+    fn masked(&self, text: &str) -> String {
+        match self.config.resolve_token(&self.name, &self.host.env) {
+            Ok(Some(token)) => text.replace(token.value.expose_secret(), "***"),
+            _ => text.to_owned(),
+        }
+    }
+
+    /// The environment without what belongs to one run.
+    fn environment(&self) -> Env {
+        env::base(&self.host, &self.env_pass, &self.config.env_pass, &self.config.env)
+    }
+}
+
+/// A path as text.
+pub(crate) fn text(path: &Path) -> Result<String, PrepareError> {
+    path.to_str().map(str::to_owned).ok_or_else(|| PrepareError::NotUtf8(path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

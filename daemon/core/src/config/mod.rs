@@ -1,1 +1,448 @@
-//! placeholder
+//! The configuration: one YAML file, `conductor.yaml`, every key of which has a default.
+//!
+//! Here are its keys ([`Config`]), how it is found and read ([`Config::find`], [`Config::load`]), its JSON Schema and the
+//! view without secrets. It starts nothing and watches nothing: reloading is the daemon's.
+//!
+//! Precedence: flag, `CONDUCTOR_*` variable, file, default ([`Config::apply`]).
+
+mod check;
+mod load;
+mod paths;
+mod token;
+mod units;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::types::{ChildPolicy, DEFAULT_CHILD_WAIT, DEFAULT_MAX_RESTARTS, DEFAULT_RESTART_DELAY};
+
+pub(crate) use check::reserved;
+pub use load::{ConfigError, Flags, MAX_FILE, Place, Problem, environment};
+pub use paths::{MAX_SOCKET_PATH, PathError, SYSTEM_CONFIG, SYSTEM_ROOT, SYSTEM_SOCKET, Scope, check_socket};
+pub use token::{Env, MAX_TOKEN, Secret, Token, TokenError, token_variable};
+pub use units::{Size, Time, UnitError};
+
+/// Runs nest this deep at most (§6).
+pub const MAX_DEPTH: u32 = 16;
+
+/// The configuration of conductord.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "conductor.yaml")]
+pub struct Config {
+    /// Folder of all projects. Default: $XDG_STATE_HOME/conductor/runs, for a system service /var/lib/conductor/runs.
+    /// A change needs a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
+    /// Path of the Unix socket, at most 103 bytes. Default: $XDG_RUNTIME_DIR/conductor/conductor.sock, else below
+    /// $XDG_STATE_HOME, for a system service /run/conductor/conductor.sock. A change needs a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+    /// The agents by name (a-z, 0-9 and '-', at most 32 characters, no '-' in front). `claude` is there without being
+    /// named.
+    #[serde(deserialize_with = "load::agents")]
+    pub agents: BTreeMap<String, AgentConfig>,
+    /// What tasks and runs get that say nothing else.
+    pub defaults: Defaults,
+    /// The message bus.
+    pub bus: BusConfig,
+    /// Pauses of stopping a run.
+    pub stop: StopConfig,
+    /// Pauses after crashes of an agent.
+    pub backoff: BackoffConfig,
+    /// Whether runs get cgroups of their own where the system allows it.
+    pub cgroup: CgroupMode,
+    /// Variables of conductord's environment that every agent gets, besides the usual ones; `NAME*` stands for all that
+    /// begin so.
+    pub env_pass: Vec<String>,
+    /// What happens to running agents when conductord is asked to end.
+    pub on_shutdown: OnShutdown,
+    /// Conductord's own log.
+    pub log: LogConfig,
+    /// Bounds of what agents may start.
+    pub limits: LimitsConfig,
+}
+
+/// One agent. Its `Debug` shows no secret.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// What kind of program it is.
+    #[serde(rename = "type")]
+    pub kind: AgentKind,
+    /// The program: a name that is looked up in PATH, or a path. Default for type claude: `claude`; type command needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+    /// Arguments, put behind those that Conductor gives. Everybody on the machine can read them: no secrets here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Variables to set for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "load::variables")]
+    pub env: BTreeMap<String, String>,
+    /// Variables of conductord's environment that it gets, besides the usual ones; `NAME*` stands for all that begin so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_pass: Vec<String>,
+    /// Its key (type claude). Better is `token_file`. $CONDUCTOR_AGENT_<NAME>_TOKEN overrides all three. Without any, the
+    /// program's own login is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+    /// File with its key (type claude): regular, private (mode 0600), one line. `~/` is the home folder, a relative path
+    /// is relative to this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// Variable of conductord's environment that holds its key (type claude).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_env: Option<String>,
+    /// Model, where a task names none (type claude).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What it may do without asking (type claude). Default: bypassPermissions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permission_mode: Option<PermissionMode>,
+    /// How it gets its prompt (type command). Default: stdin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<PromptBy>,
+    /// Address of the vendor's service or of a gateway to it, http:// or https:// (type claude).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+    /// The program's own folder of settings and login (type claude). Default: the program's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_dir: Option<PathBuf>,
+}
+
+/// Kinds of agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentKind {
+    /// Claude Code.
+    Claude,
+    /// Any program.
+    Command,
+}
+
+/// Claude Code's permission modes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum PermissionMode {
+    /// Everything is allowed.
+    #[default]
+    BypassPermissions,
+    /// Edits are allowed, the rest by its settings.
+    AcceptEdits,
+    /// What its settings don't allow is denied without asking.
+    DontAsk,
+    /// It decides by itself.
+    Auto,
+    /// It plans and changes nothing.
+    Plan,
+    /// By its settings.
+    Default,
+}
+
+impl PermissionMode {
+    /// The value of `--permission-mode`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BypassPermissions => "bypassPermissions",
+            Self::AcceptEdits => "acceptEdits",
+            Self::DontAsk => "dontAsk",
+            Self::Auto => "auto",
+            Self::Plan => "plan",
+            Self::Default => "default",
+        }
+    }
+}
+
+/// How a prompt travels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptBy {
+    /// On standard input.
+    #[default]
+    Stdin,
+    /// As the path of a file: where `{prompt}` stands in `args`, else as the last argument.
+    File,
+}
+
+/// What tasks and runs get that say nothing else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Defaults {
+    /// Agent of tasks that name none. Default: the only one that is installed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// Attempts of a loop, 1 to 100000.
+    pub max_restarts: u32,
+    /// Pause after an attempt without DONE, 0s to 1d.
+    pub restart_delay: Time,
+    /// How long DONE waits for live children, 0s to 30d.
+    pub child_wait_timeout: Time,
+    /// What happens to the children then.
+    #[schemars(schema_with = "child_policy")]
+    pub on_child_timeout: ChildPolicy,
+    /// Wall time of one run, 1s to 365d; time asleep does not count. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wall_time: Option<Time>,
+    /// Size of each log of one run, 1MiB to 16TiB, at which it is stopped.
+    pub log_limit: Size,
+    /// Runs at the same time, 1 to 1000; further ones queue.
+    pub max_concurrent_runs: u32,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            agent: None,
+            max_restarts: DEFAULT_MAX_RESTARTS,
+            restart_delay: Time::seconds(DEFAULT_RESTART_DELAY.as_secs()),
+            child_wait_timeout: Time::seconds(DEFAULT_CHILD_WAIT.as_secs()),
+            on_child_timeout: ChildPolicy::default(),
+            wall_time: None,
+            log_limit: Size::mib(2048),
+            max_concurrent_runs: 16,
+        }
+    }
+}
+
+/// `types` knows no schemas, so its values are named here; a test holds them together.
+fn child_policy(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["detach", "stop", "wait"] })
+}
+
+/// The message bus.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BusConfig {
+    /// When a posted message is answered.
+    pub durability: Durability,
+    /// Size at which a bus file is archived, 1MiB to 1TiB.
+    pub rotate_size: Size,
+    /// How long a post waits for another program's lock, 100ms to 5m.
+    pub lock_timeout: Time,
+}
+
+impl Default for BusConfig {
+    fn default() -> Self {
+        Self { durability: Durability::Batch, rotate_size: Size::mib(64), lock_timeout: Time::seconds(10) }
+    }
+}
+
+/// When a posted message is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// When it is written; a power cut may lose it.
+    None,
+    /// When it is on disk, which many messages share one sync for.
+    #[default]
+    Batch,
+    /// When it is on disk, by a sync of its own.
+    Always,
+}
+
+/// Pauses of stopping a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StopConfig {
+    /// Between SIGINT and SIGTERM, 0s to 1h.
+    pub int_grace: Time,
+    /// Between SIGTERM and the kill, 0s to 1h.
+    pub term_grace: Time,
+    /// What the rest of a tree has after its agent ended by itself, 0s to 1h.
+    pub exit_grace: Time,
+}
+
+impl Default for StopConfig {
+    fn default() -> Self {
+        Self { int_grace: Time::seconds(10), term_grace: Time::seconds(5), exit_grace: Time::seconds(2) }
+    }
+}
+
+/// Pauses after crashes of an agent: they double from the first to the longest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackoffConfig {
+    /// The first, 10ms to 1h.
+    pub base: Time,
+    /// The longest, `base` to 1d.
+    pub max: Time,
+}
+
+impl Default for BackoffConfig {
+    fn default() -> Self {
+        Self { base: Time::seconds(1), max: Time::seconds(300) }
+    }
+}
+
+/// Whether runs get cgroups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CgroupMode {
+    /// Where the system allows it; else process trees are walked.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
+/// What happens to running agents when conductord is asked to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnShutdown {
+    /// They go on; the next conductord adopts them.
+    #[default]
+    Leave,
+    /// They are stopped; their loops go on at the next start.
+    Stop,
+}
+
+/// Conductord's own log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// What is logged: a level (error, warn, info, debug, trace) or directives such as `info,conductor_core::bus=debug`.
+    /// $CONDUCTOR_LOG overrides it.
+    pub filter: String,
+    /// How it looks.
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Auto }
+    }
+}
+
+/// How the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// To journald when systemd started conductord, else as text.
+    #[default]
+    Auto,
+    /// Lines for people, on standard error.
+    Text,
+    /// JSON lines, on standard error.
+    Json,
+}
+
+/// Bounds of what agents may start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// How deep tasks may start tasks, 0 (not at all) to 16.
+    pub max_depth: u32,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { max_depth: MAX_DEPTH }
+    }
+}
+
+/// The name of the agent that is there without being configured.
+pub const BUILT_IN_AGENT: &str = "claude";
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: None,
+            socket: None,
+            agents: BTreeMap::from([(BUILT_IN_AGENT.to_owned(), AgentConfig::new(AgentKind::Claude))]),
+            defaults: Defaults::default(),
+            bus: BusConfig::default(),
+            stop: StopConfig::default(),
+            backoff: BackoffConfig::default(),
+            cgroup: CgroupMode::default(),
+            env_pass: Vec::new(),
+            on_shutdown: OnShutdown::default(),
+            log: LogConfig::default(),
+            limits: LimitsConfig::default(),
+        }
+    }
+}
+
+impl fmt::Debug for AgentConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut view = self.clone();
+        view.hide();
+        f.write_str(&serde_json::to_string(&view).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl AgentConfig {
+    /// Replaces the values of variables: any of them may be a key. A token hides itself.
+    fn hide(&mut self) {
+        self.env.values_mut().for_each(|value| "***".clone_into(value));
+    }
+
+    /// An agent of a kind with nothing else said.
+    #[must_use]
+    pub fn new(kind: AgentKind) -> Self {
+        Self {
+            kind,
+            program: None,
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            env_pass: Vec::new(),
+            token: None,
+            token_file: None,
+            token_env: None,
+            model: None,
+            permission_mode: None,
+            prompt: None,
+            base_url: None,
+            config_dir: None,
+        }
+    }
+
+    /// Its key, read anew; `None`: it uses the program's own login.
+    ///
+    /// # Errors
+    /// [`TokenError`] where a source is named that gives no token.
+    pub fn resolve_token(&self, name: &str, env: &Env) -> Result<Option<Token>, TokenError> {
+        if self.kind == AgentKind::Command {
+            return Ok(None);
+        }
+        token::resolve(name, self.token_file.as_deref(), self.token_env.as_deref(), self.token.as_ref(), env)
+    }
+}
+
+impl Config {
+    /// The configuration without secrets, for `conductorctl config`: tokens and the values of variables are `***`.
+    #[must_use]
+    pub fn redacted(&self) -> serde_json::Value {
+        let mut view = self.clone();
+        view.agents.values_mut().for_each(AgentConfig::hide);
+        serde_json::to_value(&view).expect("only text keys and plain values")
+    }
+
+    /// [`Config::redacted`] as YAML.
+    #[must_use]
+    pub fn redacted_yaml(&self) -> String {
+        serde_yaml::to_string(&self.redacted()).expect("JSON is YAML")
+    }
+
+    /// Keys that differ and that a running conductord can't take over.
+    #[must_use]
+    pub fn diff_restart_needed(old: &Self, new: &Self) -> Vec<&'static str> {
+        [("root", old.root != new.root), ("socket", old.socket != new.socket)]
+            .into_iter()
+            .filter_map(|(key, differs)| differs.then_some(key))
+            .collect()
+    }
+}
+
+/// The JSON Schema of `conductor.yaml`, for editors.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Config).to_value()
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::RunKey;
 use super::run::{millis, opt_millis};
-use super::{RunKey, TaskId};
 
 /// Attempts that a loop makes unless its spec says otherwise (as in conductor-loop).
 pub const DEFAULT_MAX_RESTARTS: u32 = 100;
@@ -18,6 +18,9 @@ pub const DEFAULT_CHILD_WAIT: Duration = Duration::from_secs(300);
 /// What a task is to do. Fixed when it is submitted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskSpec {
+    /// First line of the prompt, for lists; at most 200 bytes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
     /// The agent's name in the configuration.
     pub agent: String,
     /// Loop, or a single run.
@@ -194,12 +197,4 @@ pub struct StopIntent {
     pub why: String,
     /// When.
     pub time: Timestamp,
-}
-
-impl TaskSpec {
-    /// A title for lists: the slug of its id.
-    #[must_use]
-    pub fn title(id: &TaskId) -> &str {
-        id.slug()
-    }
 }

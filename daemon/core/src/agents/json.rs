@@ -1,0 +1,205 @@
+//! Tolerant reading of vendors' JSON: fields of a wrong type count as absent, unknown ones are skipped, of duplicate
+//! ones the last counts. serde's derive refuses all of that, and a `serde_json::Value` of a hostile line takes many
+//! times its size.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// A value that is looked at only if it is no array and no object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Scalar {
+    /// Absent, null, an array or an object.
+    #[default]
+    None,
+    /// A truth value.
+    Bool(bool),
+    /// A number.
+    Number(f64),
+    /// A text.
+    Text(String),
+}
+
+impl Scalar {
+    pub(crate) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn into_text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_true(&self) -> bool {
+        *self == Self::Bool(true)
+    }
+
+    pub(crate) fn number(&self) -> Option<f64> {
+        match self {
+            Self::Number(number) if number.is_finite() => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// A number that is not negative, as a count.
+    pub(crate) fn count(&self) -> Option<u64> {
+        // Above 2^53 a count of tokens is nonsense; `as` saturates.
+        self.number().filter(|number| *number >= 0.0).map(|number| number as u64)
+    }
+}
+
+macro_rules! drain {
+    () => {
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(Default::default())
+        }
+    };
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Scalar;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("anything")
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
+                Ok(Scalar::Bool(value))
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
+                Ok(Scalar::Number(value as f64))
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
+                Ok(Scalar::Number(value as f64))
+            }
+            fn visit_f64<E>(self, value: f64) -> Result<Scalar, E> {
+                Ok(Scalar::Number(value))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar::Text(text.to_owned()))
+            }
+            fn visit_string<E>(self, text: String) -> Result<Scalar, E> {
+                Ok(Scalar::Text(text))
+            }
+            fn visit_unit<E>(self) -> Result<Scalar, E> {
+                Ok(Scalar::None)
+            }
+            drain!();
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Scalar::None)
+            }
+        }
+        from.deserialize_any(Any)
+    }
+}
+
+/// What an object is read into.
+pub(crate) trait Object: Default {
+    /// Takes the value of one key, or skips it.
+    fn field<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error>;
+}
+
+/// The content of a message: a text, or of an array the objects in it; anything else is no objects.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Items<T> {
+    /// A text.
+    Text(String),
+    /// The objects.
+    Objects(Vec<T>),
+}
+
+impl<T> Default for Items<T> {
+    fn default() -> Self {
+        Self::Objects(Vec::new())
+    }
+}
+
+/// Reads an object tolerantly.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Tolerant<T>(pub(crate) T);
+
+struct TolerantVisitor<T>(PhantomData<T>);
+
+macro_rules! default_for {
+    ($($name:ident: $type:ty),*) => {
+        $(fn $name<E>(self, _: $type) -> Result<Self::Value, E> { Ok(Default::default()) })*
+    };
+}
+
+impl<'de, T: Object> Visitor<'de> for TolerantVisitor<T> {
+    type Value = Tolerant<T>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+    default_for!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Tolerant::default())
+    }
+    drain!();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut object = T::default();
+        while let Some(key) = map.next_key::<String>()? {
+            object.field(&key, &mut map)?;
+        }
+        Ok(Tolerant(object))
+    }
+}
+
+impl<'de, T: Object> Deserialize<'de> for Tolerant<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TolerantVisitor(PhantomData))
+    }
+}
+
+struct ItemsVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Object> Visitor<'de> for ItemsVisitor<T> {
+    type Value = Items<T>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+    default_for!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64);
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Items::default())
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Items::Text(text.to_owned()))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut objects = Vec::new();
+        while let Some(Tolerant(object)) = seq.next_element::<Tolerant<T>>()? {
+            if objects.len() < MAX_ITEMS {
+                objects.push(object);
+            }
+        }
+        Ok(Items::Objects(objects))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Items::default())
+    }
+}
+
+/// Objects of one array that are looked at: an answer has a handful, `[{},{},…]` of a hostile line has millions.
+const MAX_ITEMS: usize = 10_000;
+
+impl<'de, T: Object> Deserialize<'de> for Items<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(ItemsVisitor(PhantomData))
+    }
+}
+
+/// Whether a line is a JSON object, and that object.
+pub(crate) fn object<T: Object>(line: &str) -> Option<T> {
+    // Checked first, so that a line such as `123` or `"text"`, which is JSON too, counts as text.
+    line.trim_start().starts_with('{').then(|| serde_json::from_str::<Tolerant<T>>(line).ok()).flatten().map(|t| t.0)
+}

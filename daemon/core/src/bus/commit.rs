@@ -1,0 +1,351 @@
+//! What a committer does while it holds the lock: repair, rotation, one batch.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use conductor_shim::failpoint;
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use super::archive;
+use super::error::BusError;
+use super::file::{Appended, Appender};
+use super::format::MAX_HEADER;
+use super::format::encode::{Fields, entry};
+use super::format::scan::Tail;
+use super::ids;
+use super::options::{BusOptions, Durability, Posted};
+use super::segment::Segment;
+use super::shared::{Shared, count};
+use super::writer::{Ask, Job};
+use crate::types::{MessageDraft, MessageId, ProjectId};
+
+/// Messages and bytes from which a batch takes no further post: a write of some milliseconds.
+const MAX_BATCH: (usize, usize) = (4096, 4 << 20);
+
+/// What became of a turn with the lock.
+pub(super) enum Session {
+    /// These are to be answered, now that the lock is free.
+    Served(Vec<Answer>),
+    /// The file was renamed: another one has to be locked.
+    Moved,
+    /// Another program's entry is unfinished, and it still has time.
+    Unfinished,
+}
+
+/// An answer that is due.
+pub(super) enum Answer {
+    Posts(oneshot::Sender<Result<Vec<Posted>, BusError>>, Result<Vec<Posted>, BusError>),
+    Repaired(oneshot::Sender<Result<Option<PathBuf>, BusError>>, Option<PathBuf>),
+}
+
+impl Answer {
+    /// Sends it. A caller that has gone away needs none.
+    pub(super) fn send(self) {
+        match self {
+            Self::Posts(to, result) => drop(to.send(result)),
+            Self::Repaired(to, path) => drop(to.send(Ok(path))),
+        }
+    }
+}
+
+/// Entries of one batch, encoded.
+#[derive(Default)]
+struct Batch {
+    text: String,
+    /// Begin in `text`, id and time of each.
+    entries: Vec<(usize, MessageId, Timestamp)>,
+}
+
+impl Batch {
+    /// Adds `drafts`; on failure the batch is as before.
+    fn add(&mut self, drafts: &[MessageDraft], separate_first: bool) -> Result<(), BusError> {
+        let (length, count) = (self.text.len(), self.entries.len());
+        for draft in drafts {
+            if separate_first || !self.text.is_empty() {
+                self.text.push('\n');
+            }
+            let start = self.text.len();
+            let (id, time) = ids::next();
+            let header = encode(&mut self.text, draft, &id, time);
+            if header > MAX_HEADER {
+                self.text.truncate(length);
+                self.entries.truncate(count);
+                return Err(BusError::TooLarge { what: "header", size: header, limit: MAX_HEADER });
+            }
+            self.entries.push((start, id, time));
+        }
+        Ok(())
+    }
+}
+
+fn encode(out: &mut String, draft: &MessageDraft, id: &MessageId, time: Timestamp) -> usize {
+    let issue = draft.issue.as_deref().or((draft.kind == "ISSUE").then_some(id.as_str()));
+    let time = time.to_string();
+    let fields = Fields {
+        id: id.as_str(),
+        time: &time,
+        kind: &draft.kind,
+        project: draft.project.as_str(),
+        task: draft.task.as_ref().map_or("", |task| task.as_str()),
+        run: draft.run.as_ref().map_or("", |run| run.as_str()),
+        issue,
+        parents: &draft.parents,
+        links: &draft.links,
+        meta: &draft.meta,
+        key: draft.key.as_deref(),
+        body: &draft.body,
+    };
+    entry(out, &fields)
+}
+
+impl Shared {
+    fn io(&self, action: &'static str) -> impl Fn(io::Error) -> BusError + '_ {
+        move |error| BusError::io(action, &self.path, error)
+    }
+
+    /// One turn with the lock.
+    pub(super) fn session(&self, appender: &mut Appender, options: &BusOptions) -> Result<Session, BusError> {
+        let synced = self.sync_quietly()?;
+        let Some(live) = self.chain.live().filter(|live| live.id == appender.id) else { return Ok(Session::Moved) };
+        let mut repaired = None;
+        match live.tail() {
+            (Tail::Clean, _) => {}
+            (Tail::Torn { start, ours }, seen) => {
+                if !ours && seen.max(self.age()) < options.foreign_torn_grace {
+                    return Ok(Session::Unfinished);
+                }
+                repaired = Some(self.move_torn(appender, &live, start)?);
+            }
+        }
+        if synced.late {
+            self.move_late(appender)?;
+        }
+        let mut answers = Vec::new();
+        while let Some(job) = self.writer.take_if(|job| !matches!(job.ask, Ask::Post { .. })) {
+            match job.ask {
+                Ask::Repair { done } => answers.push(Answer::Repaired(done, repaired.take())),
+                Ask::Rotate { done } => {
+                    answers.into_iter().for_each(Answer::send);
+                    // As for a batch: whoever asked is answered, and nobody else concerned.
+                    drop(done.send(self.rotate_locked()));
+                    return Ok(Session::Moved);
+                }
+                Ask::Tidy | Ask::Post { .. } => {}
+            }
+        }
+        let size = appender.size().map_err(self.io("look at"))?;
+        if options.rotate_bytes.is_some_and(|limit| size >= limit.max(1)) && self.writer.has_posts() {
+            answers.into_iter().for_each(Answer::send);
+            self.rotate_locked()?;
+            return Ok(Session::Moved);
+        }
+        self.batch(appender, options, size, &mut answers);
+        Ok(Session::Served(answers))
+    }
+
+    /// How long ago the file was last written; nothing if the clock makes no sense.
+    fn age(&self) -> Duration {
+        let modified = std::fs::symlink_metadata(&self.path).and_then(|meta| meta.modified());
+        modified.ok().and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default()
+    }
+
+    /// Takes what has accumulated and commits it.
+    fn batch(&self, appender: &mut Appender, options: &BusOptions, size: u64, answers: &mut Vec<Answer>) {
+        let always = options.durability == Durability::Always;
+        let (mut messages, mut bytes, mut first) = (0, 0, true);
+        let jobs = self.writer.take_while(|job| {
+            let Ask::Post { drafts, .. } = &job.ask else { return false };
+            if !first && (always || messages >= MAX_BATCH.0 || bytes >= MAX_BATCH.1) {
+                return false;
+            }
+            first = false;
+            messages += drafts.len();
+            bytes += drafts.iter().map(|draft| draft.body.len()).sum::<usize>();
+            true
+        });
+        let mut batch = Batch::default();
+        let mut waiting = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let Job { ask: Ask::Post { drafts, done }, .. } = job else { continue };
+            let from = batch.entries.len();
+            match batch.add(&drafts, size > 0) {
+                Ok(()) => waiting.push((done, from..batch.entries.len())),
+                Err(error) => answers.push(Answer::Posts(done, Err(error))),
+            }
+        }
+        if batch.entries.is_empty() {
+            return;
+        }
+        let counters = &self.hub.counters;
+        match self.commit(appender, options, &batch) {
+            Ok(begin) => {
+                count(&counters.posted, batch.entries.len() as u64);
+                for (done, range) in waiting {
+                    let posted = batch.entries[range].iter().map(|(start, id, time)| Posted {
+                        id: id.clone(),
+                        offset: begin + *start as u64,
+                        time: *time,
+                    });
+                    answers.push(Answer::Posts(done, Ok(posted.collect())));
+                }
+            }
+            Err(error) => {
+                count(&counters.failed, batch.entries.len() as u64);
+                answers.extend(waiting.into_iter().map(|(done, _)| Answer::Posts(done, Err(error.clone()))));
+            }
+        }
+    }
+
+    /// Writes a batch, makes it as durable as asked, publishes it. The offset at which it begins.
+    fn commit(&self, appender: &mut Appender, options: &BusOptions, batch: &Batch) -> Result<u64, BusError> {
+        let size = appender.size().map_err(self.io("look at"))?;
+        let live = self.chain.live().filter(|live| live.id == appender.id);
+        if let Some(live) = &live {
+            live.freeze(size);
+        }
+        let result = self.append(appender, batch.text.as_bytes(), options.durability != Durability::None);
+        if let Some(live) = &live {
+            match &result {
+                Ok(begin) => {
+                    let entries: Vec<_> =
+                        batch.entries.iter().map(|(start, id, _)| (begin + *start as u64, id.clone())).collect();
+                    let end = begin + batch.text.len() as u64;
+                    live.unfreeze(&entries, *begin, end);
+                    self.chain.note_own(end);
+                }
+                Err(_) => live.unfreeze(&[], 0, 0),
+            }
+        }
+        if result.is_ok() {
+            count(&self.hub.counters.batches, 1);
+            count(&self.hub.counters.bytes, batch.text.len() as u64);
+            self.publish();
+        }
+        result
+    }
+
+    /// Appends and syncs, or leaves the file as it was.
+    fn append(&self, appender: &mut Appender, bytes: &[u8], durable: bool) -> Result<u64, BusError> {
+        failpoint::hit("bus.before_append").map_err(self.io("append to"))?;
+        let begin = match appender.append(bytes).map_err(self.io("append to"))? {
+            Appended::At(begin) => begin,
+            Appended::Failed(error) => return Err(BusError::io("append to", &self.path, error)),
+        };
+        let mut synced = failpoint::hit("bus.after_append");
+        if synced.is_ok() && durable {
+            count(&self.hub.counters.syncs, 1);
+            synced = appender.sync().and_then(|()| failpoint::hit("bus.after_sync"));
+        }
+        if let Err(error) = synced {
+            // The answer is a failure, so the entries must go; if that fails too they stay, unanswered.
+            let _ = appender.cut_if(begin + bytes.len() as u64, begin);
+            return Err(BusError::io("sync", &self.path, error));
+        }
+        Ok(begin)
+    }
+
+    /// Renames the live file, which is locked.
+    fn rotate_locked(&self) -> Result<PathBuf, BusError> {
+        failpoint::hit("bus.before_rotate").map_err(self.io("rotate"))?;
+        let target = archive::archive(&self.path).map_err(self.io("rotate"))?;
+        failpoint::hit("bus.after_rotate").map_err(self.io("rotate"))?;
+        count(&self.hub.counters.rotations, 1);
+        self.sync_quietly()?;
+        Ok(target)
+    }
+
+    /// Moves what stands from `start` on to a file of its own, cuts it off and reports it on the bus.
+    fn move_torn(&self, appender: &mut Appender, live: &Arc<Segment>, start: u64) -> Result<PathBuf, BusError> {
+        let size = appender.size().map_err(self.io("look at"))?;
+        let (mut file, path) = archive::create_torn(&self.path).map_err(self.io("save the torn end of"))?;
+        let copied = copy_range(&live.file, start, size, &mut file).and_then(|()| file.sync_all());
+        copied.and_then(|()| archive::sync_folder(&self.path)).map_err(self.io("save the torn end of"))?;
+        appender.cut_if(size, start).and_then(|()| appender.sync()).map_err(self.io("repair"))?;
+        live.cut(start);
+        count(&self.hub.counters.torn, 1);
+        tracing::warn!(bus = %self.path.display(), saved = %path.display(), "moved the unfinished end of a bus away");
+        let body = format!(
+            "an unfinished entry of {} bytes at the end of this bus was moved to {}",
+            size - start,
+            path.display()
+        );
+        if let Some(draft) = warning(&self.path, body) {
+            let mut batch = Batch::default();
+            batch.add(&[draft], start > 0)?;
+            let options = BusOptions { durability: Durability::Batch, ..BusOptions::default() };
+            self.commit(appender, &options, &batch)?;
+        }
+        Ok(path)
+    }
+
+    /// Moves entries that were appended to the archive after its rotation (by a program that had it open) to the live
+    /// file, so that all readers meet them in one order and after what they have read.
+    fn move_late(&self, appender: &mut Appender) -> Result<(), BusError> {
+        let Some((archive, left_at)) = self.chain.previous() else { return Ok(()) };
+        let Ok(true) = archive.file.try_lock().map(|()| true) else { return Ok(()) };
+        let moved = self.move_late_locked(appender, &archive, left_at);
+        // Closing would free it too.
+        let _ = archive.file.unlock();
+        moved
+    }
+
+    fn move_late_locked(&self, appender: &mut Appender, archive: &Segment, left_at: u64) -> Result<(), BusError> {
+        let end = archive.file.metadata().map_err(self.io("look at the archive of"))?.len();
+        let mut bytes = Vec::new();
+        copy_range(&archive.file, left_at, end, &mut bytes).map_err(self.io("read the archive of"))?;
+        // Unfinished, or not ours to cut: it stays where it is.
+        if !bytes.ends_with(b"\n") || archive.file.set_len(end).is_err() {
+            return Ok(());
+        }
+        let from = bytes.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
+        if from < bytes.len() {
+            let mut text = Vec::new();
+            if appender.size().map_err(self.io("look at"))? > 0 {
+                text.push(b'\n');
+            }
+            text.extend_from_slice(&bytes[from..]);
+            self.append(appender, &text, true)?;
+        }
+        archive.file.set_len(left_at).and_then(|()| archive.file.sync_all()).map_err(self.io("cut the archive of"))?;
+        self.sync_quietly()?;
+        Ok(())
+    }
+}
+
+/// Copies the bytes `from..to` of a file.
+fn copy_range(file: &std::fs::File, from: u64, to: u64, out: &mut impl io::Write) -> io::Result<()> {
+    let mut buf = vec![0; 64 << 10];
+    let mut at = from;
+    while at < to {
+        let length = usize::try_from((to - at).min(buf.len() as u64)).map_err(io::Error::other)?;
+        file.read_exact_at(&mut buf[..length], at)?;
+        out.write_all(&buf[..length])?;
+        at += length as u64;
+    }
+    Ok(())
+}
+
+/// A report on the bus itself; `None` if its path names no project.
+fn warning(path: &Path, body: String) -> Option<MessageDraft> {
+    let name = |path: Option<&Path>| path?.file_name()?.to_str().map(str::to_owned);
+    let task = name(path.parent())?.parse().ok();
+    let folder = if task.is_some() { path.parent()?.parent() } else { path.parent() };
+    let project: ProjectId = name(folder)?.to_ascii_lowercase().parse().or_else(|_| "unknown".parse()).ok()?;
+    Some(MessageDraft {
+        kind: "WARNING".to_owned(),
+        project,
+        task,
+        run: None,
+        issue: None,
+        parents: Vec::new(),
+        links: Vec::new(),
+        meta: BTreeMap::new(),
+        body,
+        key: None,
+    })
+}

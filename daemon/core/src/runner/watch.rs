@@ -1,0 +1,270 @@
+//! One live run, watched to its end, whoever dies meanwhile.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::ChildStdout;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conductor_shim::durable;
+use conductor_shim::process::{self, Pidfd};
+use conductor_shim::protocol::{Exit, FOLDER, REAPED, Reaped, Start, StatusSource, VERSION};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncBufReadExt, BufReader, Interest};
+use tokio::net::unix::pipe;
+
+use super::children::{Claim, wait_for};
+use super::{Runner, read_exit, read_start};
+use crate::types::RunKey;
+
+/// Rescue shims that one run gets at most: whoever kills three of them does so on purpose.
+const MAX_RESCUES: u32 = 3;
+
+/// How often `start.json` of an adopted shim is looked for; it is there within milliseconds of its lock.
+const START_POLL: Duration = Duration::from_millis(10);
+
+/// How long an ended agent that is nobody's zombie any more may take to show its status: its parent, init, reaps at once.
+const STATUS_WAIT: Duration = Duration::from_millis(500);
+
+/// A run with a live shim.
+#[derive(Debug)]
+pub struct Watched {
+    key: RunKey,
+    folder: PathBuf,
+    /// The shim; `None`: it is dead, and the watch begins with the rescue.
+    shim: Option<Arc<Pidfd>>,
+    /// The shim's pid and our claim on it, if it is our child.
+    child: Option<(i32, Claim)>,
+    status: Option<ChildStdout>,
+    /// The agent, opened while it is known to live: how its status can be learned without a shim.
+    agent: Option<Pidfd>,
+}
+
+/// What [`Runner::watch`] tells on the way.
+#[derive(Debug)]
+pub enum WatchEvent {
+    /// The agent was executed (or its shim had got as far before we came).
+    Started(Box<Start>),
+    /// The shim has died and a rescue shim takes its place.
+    Rescuing,
+}
+
+/// How the run ended.
+#[derive(Debug)]
+pub enum RunFinish {
+    /// Its end is on disk.
+    Exited(Box<Exit>),
+    /// The agent was never executed.
+    NeverStarted,
+    /// What happened can't be known; the reason, for people.
+    Lost(String),
+}
+
+impl Watched {
+    pub(super) fn spawned(
+        key: RunKey,
+        folder: PathBuf,
+        pid: i32,
+        shim: Arc<Pidfd>,
+        status: Option<ChildStdout>,
+        claim: Claim,
+    ) -> Self {
+        Self { key, folder, shim: Some(shim), child: Some((pid, claim)), status, agent: None }
+    }
+
+    pub(super) fn adopted(key: RunKey, folder: PathBuf, shim: Option<Arc<Pidfd>>) -> Self {
+        Self { key, folder, shim, child: None, status: None, agent: None }
+    }
+
+    /// The run.
+    #[must_use]
+    pub fn key(&self) -> &RunKey {
+        &self.key
+    }
+}
+
+/// How the wait for the shim went on.
+enum Waited {
+    Ended,
+    Line,
+}
+
+impl Runner {
+    /// Watches a run to its end. `tell` is called in order and must not block.
+    ///
+    /// # Errors
+    /// A descriptor can't be watched (too many open files), or `/proc` can't be read.
+    pub async fn watch(&self, mut run: Watched, mut tell: impl FnMut(WatchEvent)) -> io::Result<RunFinish> {
+        let result = self.watch_to_end(&mut run, &mut tell).await;
+        self.0.shims.remove(&run.key);
+        result
+    }
+
+    async fn watch_to_end(&self, run: &mut Watched, tell: &mut impl FnMut(WatchEvent)) -> io::Result<RunFinish> {
+        self.until_shim_ends(run, tell, true).await?;
+        for _ in 0..=MAX_RESCUES {
+            if let Some(exit) = blocking({
+                let folder = run.folder.clone();
+                move || read_exit(&folder)
+            })
+            .await?
+            {
+                return Ok(RunFinish::Exited(Box::new(exit)));
+            }
+            let Some(start) = read_start(&run.folder)? else { return Ok(RunFinish::NeverStarted) };
+            tell(WatchEvent::Rescuing);
+            self.rescue(run, &start, tell).await?;
+        }
+        Ok(RunFinish::Lost("its shims were killed again and again".to_owned()))
+    }
+
+    /// Waits for the shim, telling of the start when it comes.
+    async fn until_shim_ends(
+        &self,
+        run: &mut Watched,
+        tell: &mut impl FnMut(WatchEvent),
+        announce: bool,
+    ) -> io::Result<()> {
+        let Some(shim) = run.shim.clone() else {
+            if announce {
+                self.announce(run, tell)?;
+            }
+            return Ok(());
+        };
+        let shim = watch_pidfd(SharedPidfd(shim))?;
+        if announce {
+            match run.status.take() {
+                Some(status) => {
+                    let mut lines = BufReader::new(pipe::Receiver::from_owned_fd(OwnedFd::from(status))?);
+                    let mut line = String::new();
+                    let waited = tokio::select! {
+                        ended = shim.readable() => { ended?.retain_ready(); Waited::Ended }
+                        // EOF without a line: the shim is about to end.
+                        read = lines.read_line(&mut line) => { read?; Waited::Line }
+                    };
+                    if matches!(waited, Waited::Line) && line.starts_with("started ") {
+                        self.announce(run, tell)?;
+                    }
+                }
+                None => {
+                    while !self.announce(run, tell)? {
+                        tokio::select! {
+                            ended = shim.readable() => { ended?.retain_ready(); break; }
+                            () = tokio::time::sleep(START_POLL) => {}
+                        }
+                    }
+                }
+            }
+        }
+        shim.readable().await?.retain_ready();
+        if let Some((pid, claim)) = run.child.take() {
+            wait_for(pid)?;
+            drop(claim);
+        }
+        Ok(())
+    }
+
+    /// Tells of the start once `start.json` is there, and takes hold of the agent.
+    fn announce(&self, run: &mut Watched, tell: &mut impl FnMut(WatchEvent)) -> io::Result<bool> {
+        let Some(start) = read_start(&run.folder)? else { return Ok(false) };
+        run.agent = Pidfd::open_verified(&start.agent)?;
+        tell(WatchEvent::Started(Box::new(start)));
+        Ok(true)
+    }
+
+    /// The shim is dead and has left no `exit.json`: learns the agent's status if it can, and lets a rescue shim do the
+    /// rest.
+    async fn rescue(&self, run: &mut Watched, start: &Start, tell: &mut impl FnMut(WatchEvent)) -> io::Result<()> {
+        if start.instance != self.0.instance {
+            return Ok(());
+        }
+        let agent = match run.agent.take() {
+            Some(agent) => Some(agent),
+            None => Pidfd::open_verified(&start.agent)?,
+        };
+        let Some(agent) = agent else {
+            return self.run_rescue_shim(run, tell).await;
+        };
+        // As long as the claim lives, only we reap the agent, if it has become our child.
+        let claim = self.0.children.claim(start.agent.pid);
+        if agent.has_ended()? {
+            record_status(run, start, &agent).await?;
+            drop(claim);
+            return self.run_rescue_shim(run, tell).await;
+        }
+        let mut rescued = self.spawn_rescue(run)?;
+        let watched = watch_pidfd(agent)?;
+        let mut recorded = false;
+        {
+            let shim = self.until_shim_ends(&mut rescued, tell, false);
+            tokio::pin!(shim);
+            loop {
+                tokio::select! {
+                    ended = &mut shim => { ended?; break; }
+                    ended = watched.readable(), if !recorded => {
+                        ended?.retain_ready();
+                        record_status(run, start, watched.get_ref()).await?;
+                        recorded = true;
+                    }
+                }
+            }
+        }
+        drop(claim);
+        run.agent = Some(watched.into_inner());
+        Ok(())
+    }
+
+    async fn run_rescue_shim(&self, run: &Watched, tell: &mut impl FnMut(WatchEvent)) -> io::Result<()> {
+        let mut rescued = self.spawn_rescue(run)?;
+        self.until_shim_ends(&mut rescued, tell, false).await
+    }
+
+    fn spawn_rescue(&self, run: &Watched) -> io::Result<Watched> {
+        tracing::warn!(run = %run.key, "the shim has died; a rescue shim takes its place");
+        self.spawn_shim(&run.key, &run.folder, None)
+    }
+}
+
+/// Writes `reaped.json` with the ended agent's status, if there is a way to it.
+async fn record_status(run: &Watched, start: &Start, agent: &Pidfd) -> io::Result<()> {
+    let pid = start.agent.pid;
+    let ours = process::stat(pid).is_ok_and(|stat| stat.ppid == std::process::id().cast_signed());
+    let status = if ours {
+        wait_for(pid)?.map(|status| (status, StatusSource::Subreaper))
+    } else {
+        let patience = tokio::time::Instant::now() + STATUS_WAIT;
+        loop {
+            match agent.exit_status()? {
+                Some(status) => break Some((status, StatusSource::PidfdInfo)),
+                None if tokio::time::Instant::now() >= patience => break None,
+                None => tokio::time::sleep(START_POLL).await,
+            }
+        }
+    };
+    let Some((wait_status, source)) = status else { return Ok(()) };
+    let path = run.folder.join(FOLDER).join(REAPED);
+    blocking(move || durable::write_json(&path, &Reaped { version: VERSION, wait_status, source })).await
+}
+
+/// Registers a pidfd with the event loop: it becomes readable when its process ends.
+fn watch_pidfd<T: std::os::fd::AsRawFd>(pidfd: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: both types that come here own their descriptor, give the same one each time and keep it open until they
+    // are dropped, which is after the registration.
+    unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(io::Error::from)
+}
+
+/// Runs file work away from the event loop.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// A pidfd that the event loop watches while a stop may signal through it.
+#[derive(Debug)]
+struct SharedPidfd(Arc<Pidfd>);
+
+impl std::os::fd::AsRawFd for SharedPidfd {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.as_raw_fd()
+    }
+}

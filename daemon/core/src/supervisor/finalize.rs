@@ -1,0 +1,226 @@
+//! The end of a run: from what the shim recorded and the agent printed to the durable record. Idempotent.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use conductor_shim::failpoint;
+use conductor_shim::protocol::{Cause, Exit, Tier};
+
+use super::shared::Shared;
+use crate::agents::{Adapter, EndCause, ExitFacts, StreamSummary, output};
+use crate::config::AgentKind;
+use crate::ralph::{Interruption, LastRun, RunEnd};
+use crate::runner::RunFinish;
+use crate::store::{self, StoreError};
+use crate::types::{Outcome, RunInfo, RunStatus, Straggler, Timestamp};
+
+/// Lines of standard error that an entry on the bus carries (as in conductor-loop).
+const TAIL_LINES: usize = 50;
+/// Bytes that they may have together, so that one line of 100 MB makes no message of 100 MB.
+const TAIL_BYTES: u64 = 16 << 10;
+/// Bytes of standard output that are parsed at the end; beyond, an agent's stream is no conversation any more.
+const MAX_PARSED: u64 = 1 << 30;
+/// One read of a log.
+const READ: usize = 256 << 10;
+
+/// Writes the end into `run-info.yaml` and makes `output.md`; returns what the loop needs to know. Blocks.
+///
+/// # Errors
+/// The record can't be written (disk full); nothing is lost, since `exit.json` stays: call it again.
+pub(super) fn finalize(shared: &Shared, info: &RunInfo, finish: &RunFinish) -> Result<(RunInfo, RunEnd), StoreError> {
+    let folder = shared.run_dir(&info.key());
+    point("daemon.exit.before_consume", &folder)?;
+    let adapter = shared.agents().get(&info.agent).cloned();
+    // What a plain command prints is no conversation, and may be gigabytes.
+    let speaks = adapter.as_deref().filter(|adapter| adapter.kind() != AgentKind::Command);
+    let summary = speaks.map(|adapter| parse(adapter, info)).unwrap_or_default();
+    let tail = stderr_tail(info);
+    let facts = facts(finish, &tail);
+    let judged = match (&adapter, finish) {
+        (_, RunFinish::NeverStarted | RunFinish::Lost(_)) | (None, _) => facts.classify(),
+        (Some(adapter), RunFinish::Exited(_)) => adapter.classify(&facts, &summary),
+    };
+    let mut record = info.clone();
+    apply_exit(&mut record, finish);
+    record.outcome = Some(judged.outcome);
+    record.status = match judged.outcome {
+        Outcome::Completed => RunStatus::Completed,
+        Outcome::Lost => RunStatus::Unknown,
+        _ => RunStatus::Failed,
+    };
+    record.error_summary = judged.summary;
+    record.session_id = summary.session.clone().or(record.session_id);
+    record.model = summary.model.clone().or(record.model);
+    record.usage = summary.usage.clone().or(record.usage);
+    if !matches!(finish, RunFinish::NeverStarted) {
+        let answer = adapter.as_deref().and_then(|adapter| adapter.final_answer(&summary));
+        let stdout = record.stdout_path.clone().unwrap_or_default();
+        if let Err(error) = output::settle(&folder, Path::new(&stdout), answer.as_deref()) {
+            tracing::warn!(run = %record.run_id, %error, "output.md could not be made");
+        }
+    }
+    store::run_info::write(&shared.root, &record)?;
+    point("daemon.exit.after_run_info", &folder)?;
+    let end = run_end(&record, finish, &summary, tail);
+    Ok((record, end))
+}
+
+fn point(name: &'static str, folder: &Path) -> Result<(), StoreError> {
+    failpoint::hit(name).map_err(|source| StoreError::Io { doing: "write", path: folder.to_owned(), source })
+}
+
+/// What the loop needs of a run whose end is in its record already: recovery found it so.
+pub(super) fn recorded_end(info: &RunInfo, asked: bool) -> RunEnd {
+    let outcome = info.outcome.unwrap_or(Outcome::Lost);
+    RunEnd {
+        last: last_run(info, outcome),
+        session: info.session_id.clone(),
+        progressed: outcome == Outcome::Completed,
+        interruption: (asked || outcome == Outcome::Stopped).then_some(Interruption::Asked),
+        retry_at: None,
+        stderr_tail: stderr_tail(info),
+    }
+}
+
+fn run_end(record: &RunInfo, finish: &RunFinish, summary: &StreamSummary, stderr_tail: String) -> RunEnd {
+    let outcome = record.outcome.unwrap_or(Outcome::Lost);
+    let interruption = match finish {
+        RunFinish::NeverStarted => Some(Interruption::NeverStarted),
+        RunFinish::Lost(reason) if reason == REBOOT => Some(Interruption::Reboot),
+        RunFinish::Exited(_) if outcome == Outcome::Stopped => Some(Interruption::Asked),
+        _ => None,
+    };
+    RunEnd {
+        last: last_run(record, outcome),
+        session: record.session_id.clone(),
+        progressed: outcome == Outcome::Completed || summary.answer.is_some(),
+        interruption,
+        retry_at: summary.limit.as_ref().and_then(|limit| limit.resets_at),
+        stderr_tail,
+    }
+}
+
+/// The reason of a run that a restart of machine or container took.
+pub(super) const REBOOT: &str = "the machine or its container restarted";
+
+fn last_run(info: &RunInfo, outcome: Outcome) -> LastRun {
+    LastRun {
+        run: info.run_id.clone(),
+        outcome,
+        exit_code: (info.exit_code >= 0).then_some(info.exit_code),
+        signal: info.signal,
+        summary: info.error_summary.clone(),
+    }
+}
+
+fn facts(finish: &RunFinish, stderr_tail: &str) -> ExitFacts {
+    let base = ExitFacts {
+        code: None,
+        signal: None,
+        cause: EndCause::Natural,
+        oom_kills: 0,
+        stderr_tail: stderr_tail.to_owned(),
+    };
+    match finish {
+        RunFinish::NeverStarted => {
+            let reason = "conductord ended before the agent was executed".to_owned();
+            ExitFacts { cause: EndCause::Unknown(reason), ..base }
+        }
+        RunFinish::Lost(reason) => ExitFacts { cause: EndCause::Unknown(reason.clone()), ..base },
+        RunFinish::Exited(exit) => ExitFacts {
+            code: exit.code,
+            signal: exit.signal,
+            cause: match &exit.cause {
+                Cause::Natural => EndCause::Natural,
+                Cause::Stop { .. } => EndCause::Stop,
+                Cause::WallTime => EndCause::WallTime,
+                Cause::LogLimit => EndCause::LogLimit,
+                Cause::SpawnFailed { step, errno } => EndCause::SpawnFailed { step: step.clone(), errno: *errno },
+            },
+            oom_kills: exit.oom_kills.unwrap_or(0),
+            ..base
+        },
+    }
+}
+
+fn apply_exit(record: &mut RunInfo, finish: &RunFinish) {
+    let RunFinish::Exited(exit) = finish else {
+        record.end_time = Some(Timestamp::now());
+        record.exit_code = -1;
+        return;
+    };
+    let exit: &Exit = exit;
+    record.end_time = Some(exit.time.parse().unwrap_or_else(|_| Timestamp::now()));
+    record.exit_code = exit.code.unwrap_or(-1);
+    record.signal = exit.signal;
+    record.tier = Some(tier_name(exit.tier).to_owned());
+    record.stragglers = exit
+        .stragglers
+        .iter()
+        .map(|left| Straggler { pid: left.pid, name: left.name.clone(), ended: left.ended })
+        .collect();
+    if let Cause::Stop { who, why } = &exit.cause {
+        record.stop_reason = Some(if why.is_empty() { who.clone() } else { format!("{who}: {why}") });
+    }
+    record.stdout_bytes = Some(exit.stdout_bytes);
+    record.stderr_bytes = Some(exit.stderr_bytes);
+    record.cpu_ms = Some(exit.user_ms + exit.system_ms);
+    record.max_rss_kib = Some(exit.max_rss_kib);
+}
+
+/// The name of a tier on disk and on the wire.
+pub(super) fn tier_name(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Cgroup => "cgroup",
+        Tier::Walk => "walk",
+    }
+}
+
+fn parse(adapter: &dyn Adapter, info: &RunInfo) -> StreamSummary {
+    let mut parser = adapter.events();
+    let Some(mut file) = info.stdout_path.as_ref().and_then(|path| File::open(path).ok()) else {
+        return parser.summary().clone();
+    };
+    let mut buffer = vec![0; READ];
+    let mut done: u64 = 0;
+    while done < MAX_PARSED {
+        match file.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => {
+                done += count as u64;
+                parser.feed(&buffer[..count], &mut |_| {});
+            }
+        }
+    }
+    parser.finish(&mut |_| {});
+    parser.summary().clone()
+}
+
+/// The last lines of standard error, bounded.
+fn stderr_tail(info: &RunInfo) -> String {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(info.stderr_path.as_deref().unwrap_or_default())?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
+
+/// The end of a run whose folder is gone: only what is in memory.
+pub(super) fn unrecorded(info: &RunInfo, error: &StoreError) -> (RunInfo, RunEnd) {
+    let mut record = info.clone();
+    record.end_time = Some(Timestamp::now());
+    record.outcome = Some(Outcome::Lost);
+    record.status = RunStatus::Unknown;
+    record.error_summary = Some(format!("its folder was removed: {error}"));
+    let finish = RunFinish::Lost(record.error_summary.clone().unwrap_or_default());
+    let end = run_end(&record, &finish, &StreamSummary::default(), String::new());
+    (record, end)
+}

@@ -1,0 +1,112 @@
+//! What the supervisor's parts share: handles to the layers below. No mutable state of its own but the configuration.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::tokens::Tokens;
+use crate::agents::{Agents, Host};
+use crate::bus::{Bus, BusHub, BusOptions};
+use crate::config::{BusConfig, Config, Durability as ConfigDurability};
+use crate::ralph::{BackoffPolicy, BusTarget};
+use crate::runner::Runner;
+use crate::store::{Catalog, IdSource, Root};
+use crate::types::{RunKey, TaskKey};
+
+/// Handles; shared by the dispatcher, the performers and the callers.
+pub(super) struct Shared {
+    pub(super) root: Root,
+    pub(super) catalog: Catalog,
+    pub(super) buses: BusHub,
+    pub(super) runner: Runner,
+    pub(super) ids: IdSource,
+    pub(super) tokens: Tokens,
+    pub(super) host: Arc<Host>,
+    pub(super) socket: PathBuf,
+    settings: RwLock<Settings>,
+}
+
+#[derive(Clone, Debug)]
+struct Settings {
+    config: Arc<Config>,
+    agents: Arc<Agents>,
+}
+
+/// The handles that a [`Shared`] is made of.
+pub(super) struct Parts {
+    pub(super) root: Root,
+    pub(super) catalog: Catalog,
+    pub(super) buses: BusHub,
+    pub(super) runner: Runner,
+    pub(super) ids: IdSource,
+    pub(super) tokens: Tokens,
+    pub(super) socket: PathBuf,
+    pub(super) config: Arc<Config>,
+}
+
+impl Shared {
+    pub(super) fn new(parts: Parts) -> Self {
+        let host = Arc::new(Host::current());
+        let agents = Arc::new(Agents::new(&parts.config, &host));
+        Self {
+            root: parts.root,
+            catalog: parts.catalog,
+            buses: parts.buses,
+            runner: parts.runner,
+            ids: parts.ids,
+            tokens: parts.tokens,
+            host,
+            socket: parts.socket,
+            settings: RwLock::new(Settings { config: parts.config, agents }),
+        }
+    }
+
+    pub(super) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner).config)
+    }
+
+    pub(super) fn agents(&self) -> Arc<Agents> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner).agents)
+    }
+
+    pub(super) fn set_config(&self, config: Arc<Config>) {
+        let agents = Arc::new(Agents::new(&config, &self.host));
+        self.buses.set_options(bus_options(&config.bus));
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Settings { config, agents };
+    }
+
+    pub(super) fn backoff(&self) -> BackoffPolicy {
+        let config = self.config();
+        BackoffPolicy { base: config.backoff.base.get(), max: config.backoff.max.get() }
+    }
+
+    pub(super) fn task_bus(&self, key: &TaskKey) -> Bus {
+        self.buses.bus(&self.root.task_bus(key))
+    }
+
+    pub(super) fn bus_of(&self, key: &TaskKey, target: &BusTarget) -> Bus {
+        match target {
+            BusTarget::Task => self.task_bus(key),
+            BusTarget::Project => self.buses.bus(&self.root.project_bus(&key.project)),
+            BusTarget::Parent(parent) => self.task_bus(parent),
+        }
+    }
+
+    pub(super) fn run_dir(&self, key: &RunKey) -> PathBuf {
+        self.root.run_dir(key)
+    }
+}
+
+/// The bus's settings as the configuration words them.
+pub(super) fn bus_options(config: &BusConfig) -> BusOptions {
+    use crate::bus::Durability;
+    BusOptions {
+        durability: match config.durability {
+            ConfigDurability::None => Durability::None,
+            ConfigDurability::Batch => Durability::Batch,
+            ConfigDurability::Always => Durability::Always,
+        },
+        lock_timeout: config.lock_timeout.get(),
+        rotate_bytes: Some(config.rotate_size.get()),
+        ..BusOptions::default()
+    }
+}
