@@ -70,6 +70,7 @@ fn fill(scanned: Scan<yaml::Value, yaml::Value>) -> Catalog {
 /// Writes the tree without fsync: what is measured is reading.
 fn build(root: &Root, tasks: usize, runs: usize, own: bool) -> Result<(), Box<dyn std::error::Error>> {
     let spec = TaskSpec {
+        title: "bench".into(),
         agent: "claude".to_owned(),
         mode: Mode::Loop,
         cwd: "/home/dev/work/demo".to_owned(),

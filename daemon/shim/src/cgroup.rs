@@ -17,7 +17,7 @@ const REMOVE_PAUSE: Duration = Duration::from_millis(1);
 /// Nested groups that are looked into, so that a tree of folders can't keep a shim busy for ever.
 const MAX_NESTED: usize = 4096;
 /// Name prefix of a run's folder.
-const PREFIX: &str = "conductor-run-";
+pub const RUN_PREFIX: &str = "conductor-run-";
 
 /// The cgroup v2 folder that this process is in, as a path of the mounted file system. `None`: no v2 hierarchy is
 /// mounted, or this process is outside of what is mounted (a bind mount of a part).
@@ -99,7 +99,7 @@ impl Cgroup {
         if !parent.join("cgroup.procs").exists() {
             return Err(io::Error::from(io::ErrorKind::Unsupported));
         }
-        let group = Self { path: parent.join(format!("{PREFIX}{run_id}")) };
+        let group = Self { path: parent.join(format!("{RUN_PREFIX}{run_id}")) };
         match fs::create_dir(&group.path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !group.is_populated()? => {}
             other => other?,
@@ -120,7 +120,7 @@ impl Cgroup {
     /// The folder that [`Cgroup::create`] would have made for this run. `None`: there is none.
     #[must_use]
     pub fn of_run(parent: &Path, run_id: &str) -> Option<Self> {
-        Self::open(&parent.join(format!("{PREFIX}{run_id}")))
+        Self::open(&parent.join(format!("{RUN_PREFIX}{run_id}")))
     }
 
     /// The folder.

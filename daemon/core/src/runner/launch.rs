@@ -156,7 +156,9 @@ impl Runner {
             let _ = secrets.write(stdin);
         }
         let status = child.stdout.take();
-        self.0.shims.put(key, Arc::clone(&pidfd));
+        if start.is_some() {
+            self.0.shims.put(key, Arc::clone(&pidfd));
+        }
         Ok(Watched::spawned(key.clone(), folder.to_owned(), pid, pidfd, status, claim))
     }
 }

@@ -92,6 +92,21 @@ impl Runner {
         self.0.cgroup_parent.as_deref()
     }
 
+    /// Removes the empty cgroups of runs that no shim is left to remove them for. Called once recovery knows who lives.
+    pub fn sweep_cgroups(&self) {
+        let Some(parent) = &self.0.cgroup_parent else { return };
+        let Ok(folders) = std::fs::read_dir(parent) else { return };
+        let live: Vec<String> = self.0.shims.runs().iter().map(|key| key.run.to_string()).collect();
+        for folder in folders.flatten() {
+            let name = folder.file_name();
+            let Some(run) = name.to_str().and_then(|name| name.strip_prefix(cgroup::RUN_PREFIX)) else { continue };
+            if !live.iter().any(|id| id == run) {
+                // One that is populated can't be removed; whoever lives in it is a rescue shim's.
+                let _ = std::fs::remove_dir(folder.path());
+            }
+        }
+    }
+
     /// The live shims.
     #[must_use]
     pub fn shims(&self) -> &Shims {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use conductor_shim::durable;
 use conductor_shim::process::{self, Pidfd};
-use conductor_shim::protocol::{Exit, FOLDER, REAPED, Reaped, Start, StatusSource, VERSION};
+use conductor_shim::protocol::{Exit, FOLDER, REAPED, Reaped, STOP, Start, StatusSource, VERSION};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use tokio::net::unix::pipe;
@@ -193,7 +193,7 @@ impl Runner {
             drop(claim);
             return self.run_rescue_shim(run, tell).await;
         }
-        let mut rescued = self.spawn_rescue(run)?;
+        let mut rescued = self.spawn_rescue(run).await?;
         let watched = watch_pidfd(agent)?;
         let mut recorded = false;
         {
@@ -216,13 +216,28 @@ impl Runner {
     }
 
     async fn run_rescue_shim(&self, run: &Watched, tell: &mut impl FnMut(WatchEvent)) -> io::Result<()> {
-        let mut rescued = self.spawn_rescue(run)?;
+        let mut rescued = self.spawn_rescue(run).await?;
         self.until_shim_ends(&mut rescued, tell, false).await
     }
 
-    fn spawn_rescue(&self, run: &Watched) -> io::Result<Watched> {
+    /// Spawns a rescue shim. It is signalled only once it has said that it listens; before, a signal would end it.
+    async fn spawn_rescue(&self, run: &Watched) -> io::Result<Watched> {
         tracing::warn!(run = %run.key, "the shim has died; a rescue shim takes its place");
-        self.spawn_shim(&run.key, &run.folder, None)
+        self.0.shims.remove(&run.key);
+        let mut rescued = self.spawn_shim(&run.key, &run.folder, None)?;
+        if let Some(status) = rescued.status.take() {
+            let mut lines = BufReader::new(pipe::Receiver::from_owned_fd(OwnedFd::from(status))?);
+            // A line, or the end of a shim that has died already.
+            lines.read_line(&mut String::new()).await?;
+        }
+        if let Some(pidfd) = &rescued.shim {
+            self.0.shims.put(&run.key, Arc::clone(pidfd));
+            // An order that came while nobody listened.
+            if run.folder.join(FOLDER).join(STOP).exists() {
+                self.0.shims.signal(&run.key, libc::SIGUSR1)?;
+            }
+        }
+        Ok(rescued)
     }
 }
 

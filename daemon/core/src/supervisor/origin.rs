@@ -4,7 +4,7 @@
 //! its environment, or if a shim is above it. Whoever clears the environment and leaves the tree altogether is not
 //! recognised without a cgroup; see `docs/security.md`.
 
-use conductor_shim::process;
+use conductor_shim::{cgroup, process};
 
 use crate::store::Catalog;
 use crate::types::{RunId, RunKey, RunStatus};
@@ -34,11 +34,11 @@ fn named_by(pid: i32) -> Option<RunId> {
     marked.or_else(|| by_cgroup(pid)).or_else(|| by_shim(pid))
 }
 
-/// The last part of the cgroup's path is the run's id.
+/// A run's cgroup is named after it.
 fn by_cgroup(pid: i32) -> Option<RunId> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
-    path.split('/').rev().find_map(|part| part.parse().ok())
+    path.split('/').rev().find_map(|part| part.strip_prefix(cgroup::RUN_PREFIX)?.parse().ok())
 }
 
 /// A shim's argument is the run's folder.

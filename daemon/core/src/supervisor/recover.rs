@@ -90,6 +90,7 @@ pub(super) fn recover(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>)
     for (file, runs, all) in files {
         take_over(shared, tx, file, runs, &all, &mut recovered.summary);
     }
+    shared.runner.sweep_cgroups();
     recovered.summary.duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(recovered)
 }

@@ -1,0 +1,25 @@
+//! The gRPC services. Handlers decode, call one method of the core, encode, and map the error; nothing is decided here.
+
+mod agent;
+mod bus;
+mod context;
+mod daemon;
+mod deadline;
+mod error;
+mod file_watch;
+mod from_proto;
+mod log;
+mod project;
+mod requests;
+mod run;
+mod server;
+mod streams;
+mod task;
+mod to_proto;
+mod watch;
+
+pub use context::Context;
+pub use deadline::UNARY_DEADLINE;
+pub use file_watch::FileWatch;
+pub use server::{Health, serve};
+pub use streams::Streams;
