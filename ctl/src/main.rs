@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `conductorctl`: arguments, one command, exit code. Everything else is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    conductorctl::main()
+}

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use conductor_core::bus::{BusHub, BusOptions, Durability};
 use conductor_core::types::MessageDraft;
 
-/// How long each mode runs.
-const TIME: Duration = Duration::from_secs(3);
+/// How often bus and peer take turns, and how long each is.
+const ROUNDS: usize = 8;
+const TURN: Duration = Duration::from_millis(400);
 const WRITERS: usize = 10;
 
 fn draft() -> MessageDraft {
@@ -33,53 +34,81 @@ fn draft() -> MessageDraft {
 async fn run(folder: &Path, name: &str, durability: Durability, in_flight: usize) -> serde_json::Value {
     let hub = BusHub::new(BusOptions { durability, ..BusOptions::default() });
     let bus = hub.bus(&folder.join(name));
-    let end = Instant::now() + TIME;
-    let began = Instant::now();
-    let tasks: Vec<_> = (0..WRITERS * in_flight)
-        .map(|_| {
-            let bus = bus.clone();
-            tokio::spawn(async move {
-                while Instant::now() < end {
-                    bus.post(draft()).await.expect("the disk has room");
-                }
+    let mut busy = Duration::ZERO;
+    let mut peer = Bare::new(folder);
+    // Turn by turn, since the speed of a disk changes from one second to the next.
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        let end = began + TURN;
+        let tasks: Vec<_> = (0..WRITERS * in_flight)
+            .map(|_| {
+                let bus = bus.clone();
+                tokio::spawn(async move {
+                    while Instant::now() < end {
+                        bus.post(draft()).await.expect("the disk has room");
+                    }
+                })
             })
-        })
-        .collect();
-    for task in tasks {
-        task.await.expect("a writer does not panic");
+            .collect();
+        for task in tasks {
+            task.await.expect("a writer does not panic");
+        }
+        busy += began.elapsed();
+        if durability != Durability::None {
+            let stats = hub.stats();
+            peer.turn(usize::try_from(stats.bytes / stats.batches).expect("a batch fits into memory"));
+        }
     }
-    let seconds = began.elapsed().as_secs_f64();
     let stats = hub.stats();
-    let (posted, batches) = (stats.posted as f64, stats.batches as f64);
+    let (seconds, posted, batches) = (busy.as_secs_f64(), stats.posted as f64, stats.batches as f64);
     let mut result = serde_json::json!({
         "mode": name, "in_flight": WRITERS * in_flight, "messages_per_s": (posted / seconds).round(),
         "messages_per_batch": posted / batches, "batches_per_s": (batches / seconds).round(),
     });
     if durability != Durability::None {
-        let peer = bare(folder, (stats.bytes / stats.batches) as usize, posted / batches);
+        let rate = peer.rate() * posted / batches;
         result["messages_per_fdatasync"] = (posted / stats.syncs as f64).into();
-        result["share_of_bare_group_commit"] = (posted / seconds / peer.0).into();
-        result["bare_messages_per_s"] = peer.0.round().into();
-        result["bare_fdatasync_p50_us"] = peer.1.into();
+        result["bare_messages_per_s"] = rate.round().into();
+        result["share_of_bare_group_commit"] = (posted / seconds / rate).into();
+        result["bare_fdatasync_p50_us"] = peer.median_us().into();
     }
     result
 }
 
-/// Writes batches of `bytes` and syncs each: messages per second at `messages` a batch, and the median sync.
-fn bare(folder: &Path, bytes: usize, messages: f64) -> (f64, u64) {
-    let mut file = File::options().append(true).create(true).open(folder.join("bare")).expect("a file");
-    let data = vec![b'x'; bytes];
-    let mut syncs = Vec::new();
-    let began = Instant::now();
-    while began.elapsed() < TIME / 2 {
-        file.write_all(&data).expect("the disk has room");
-        let sync = Instant::now();
-        file.sync_data().expect("the disk works");
-        syncs.push(sync.elapsed());
+/// The peer: writes batches of the same size and syncs each.
+struct Bare {
+    file: File,
+    syncs: Vec<Duration>,
+    busy: Duration,
+}
+
+impl Bare {
+    fn new(folder: &Path) -> Self {
+        let file = File::options().append(true).create(true).open(folder.join("bare")).expect("a file");
+        Self { file, syncs: Vec::new(), busy: Duration::ZERO }
     }
-    let rate = syncs.len() as f64 * messages / began.elapsed().as_secs_f64();
-    syncs.sort();
-    (rate, u64::try_from(syncs[syncs.len() / 2].as_micros()).unwrap_or(u64::MAX))
+
+    fn turn(&mut self, bytes: usize) {
+        let data = vec![b'x'; bytes];
+        let began = Instant::now();
+        while began.elapsed() < TURN {
+            self.file.write_all(&data).expect("the disk has room");
+            let sync = Instant::now();
+            self.file.sync_data().expect("the disk works");
+            self.syncs.push(sync.elapsed());
+        }
+        self.busy += began.elapsed();
+    }
+
+    /// Batches per second.
+    fn rate(&self) -> f64 {
+        self.syncs.len() as f64 / self.busy.as_secs_f64()
+    }
+
+    fn median_us(&mut self) -> u64 {
+        self.syncs.sort();
+        u64::try_from(self.syncs[self.syncs.len() / 2].as_micros()).unwrap_or(u64::MAX)
+    }
 }
 
 fn main() {

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut catalog = Catalog::new(1);
     for _ in 0..4 {
         let begin = Instant::now();
-        let scanned: Scan<yaml::Value, yaml::Value> = scan(&root, Timestamp::now(), &Liveness::default())?;
+        let scanned: Scan<yaml::Value> = scan(&root, Timestamp::now(), &Liveness::default())?;
         scans.push(begin.elapsed().as_secs_f64() * 1e3);
         let begin = Instant::now();
         catalog = fill(scanned);
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn fill(scanned: Scan<yaml::Value, yaml::Value>) -> Catalog {
+fn fill(scanned: Scan<yaml::Value>) -> Catalog {
     let catalog = Catalog::new(1);
     for project in &scanned.projects {
         catalog.put_project(ProjectRecord::from(project));
@@ -97,7 +97,7 @@ fn build(root: &Root, tasks: usize, runs: usize, own: bool) -> Result<(), Box<dy
         std::fs::write(folder.join("DONE"), "")?;
         if own {
             let state: yaml::Value = yaml::from_str("{phase: finished, attempts: 100, end: {reason: done}}")?;
-            let file: TaskFile<_, yaml::Value> = TaskFile::new(key.clone(), start, spec.clone(), state);
+            let file: TaskFile<_> = TaskFile::new(key.clone(), start, spec.clone(), state);
             std::fs::write(folder.join("task.yaml"), yaml::to_string(&file)?)?;
         }
         for run in 0..runs {

@@ -2,6 +2,8 @@
 //!
 //! A writer process is this test binary again, told by the environment what to write ([`writer_process`]).
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -41,8 +43,8 @@ fn writer_process() {
         let bus = BusHub::new(BusOptions::default()).bus(Path::new(&path));
         for n in 0..count.parse().unwrap() {
             let body = format!("{name}-{n}-{}", "x".repeat(n % 7 * 500));
-            bus.post(draft(body.clone())).await.unwrap();
-            println!("\nanswered {body}");
+            bus.post(draft(body)).await.unwrap();
+            println!("\nanswered {name}-{n}-");
         }
     });
 }
@@ -132,18 +134,45 @@ async fn killing_writers_costs_no_answered_message() {
             child.wait().unwrap();
         }
         answered
-            .extend(lines.map_while(Result::ok).filter(|line| line.starts_with("answered ") && line.ends_with("x")));
+            .extend(lines.map_while(Result::ok).filter(|line| line.starts_with("answered ") && line.ends_with('-')));
     }
     let bus = open(&path);
     bus.repair().await.unwrap();
     bus.post(draft("the end".to_owned())).await.unwrap();
     let (messages, stats) = read_file(&path).unwrap();
     assert_eq!((stats.skipped, stats.damaged, stats.torn_bytes), (0, 0, 0));
-    let bodies: HashSet<_> = messages.iter().map(|message| message.body.as_str()).collect();
+    let bodies: HashSet<_> = messages.iter().map(|message| message.body.trim_end_matches('x')).collect();
     assert!(answered.len() >= 12);
     for line in &answered {
         let body = line.strip_prefix("answered ").unwrap();
         assert!(bodies.contains(body), "{body} was answered and is gone");
     }
     assert_eq!(messages.last().unwrap().body, "the end");
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_failed_write_or_sync_leaves_nothing_and_a_kill_at_any_point_loses_nothing_answered() {
+    for point in ["bus.before_append", "bus.after_append", "bus.after_sync"] {
+        for action in ["err:ENOSPC", "err:EIO", "kill:3"] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("BUS.md");
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args(["--exact", "writer_process", "--nocapture"]).stderr(Stdio::null());
+            command.env(BUS, &path).env(NAME, "w").env(COUNT, "5");
+            let output = command.env("CONDUCTOR_FAILPOINTS", format!("{point}={action}")).output().unwrap();
+            assert!(!output.status.success(), "{point} {action}");
+            let text = String::from_utf8(output.stdout).unwrap();
+            let answered = text.lines().filter(|line| line.starts_with("answered ")).count();
+            open(&path).repair().await.unwrap();
+            let (messages, stats) = read_file(&path).unwrap();
+            assert_eq!(stats, conductor_core::bus::Stats::default(), "{point} {action}");
+            if action.starts_with("err") {
+                assert_eq!((answered, messages.len()), (0, 0), "{point} {action}");
+            } else {
+                assert_eq!(answered, 2, "{point} {action}");
+                assert!(messages.len() >= answered, "{point} {action}");
+            }
+        }
+    }
 }

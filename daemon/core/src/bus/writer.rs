@@ -37,12 +37,17 @@ use crate::types::MessageDraft;
 /// What may wait in the queue of one bus, in units of 1 KiB: 32 MiB, far more than a disk syncs at once. A post beyond
 /// it waits.
 const QUEUE_UNITS: usize = 32 << 10;
-/// First and longest pause between two tries for the lock: quick when it is held shortly, 10 ms as conductor-loop.
-const LOCK_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
+/// First and longest pause between two tries for the lock: about what a batch of another process takes.
+const LOCK_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(2));
+/// Pause after a turn for whose lock we had to wait: flock has no queue, and others poll for it too.
+const COURTESY: Duration = Duration::from_millis(3);
 /// Pause between two looks at another program's unfinished entry.
 const TORN_PAUSE: Duration = Duration::from_millis(20);
 /// Bounds of the time for which a committer waits for the callers it has just answered to post again.
 const GATHER: (Duration, Duration) = (Duration::from_micros(60), Duration::from_micros(500));
+
+/// The part of that time for which it does not sleep.
+const AWAKE: Duration = Duration::from_micros(150);
 
 /// The queue and the file of one bus.
 pub(super) struct Writer {
@@ -157,8 +162,8 @@ impl Shared {
         if !queue.running {
             queue.running = true;
             drop(queue);
-            let shared = self.clone();
-            tokio::task::spawn_blocking(move || Committer { shared }.run());
+            let committer = Committer { shared: self.clone(), ended: false };
+            tokio::task::spawn_blocking(move || committer.run());
         } else if queue.wanted.is_some_and(|wanted| queue.jobs.len() >= wanted) {
             queue.wanted = None;
             drop(queue);
@@ -175,14 +180,16 @@ impl Shared {
     }
 }
 
-/// The one that writes. Dropping it, also by a panic, lets the next post start another.
+/// The one that writes. If it is dropped before its end (by a panic, or by a runtime that shuts down before it ran),
+/// those who wait are told, and the next post starts another.
 struct Committer {
     shared: Arc<Shared>,
+    ended: bool,
 }
 
 impl Drop for Committer {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if !self.ended {
             let jobs: Vec<Job> = {
                 let mut queue = self.shared.writer.queue();
                 queue.running = false;
@@ -196,25 +203,29 @@ impl Drop for Committer {
 }
 
 impl Committer {
-    fn run(self) {
-        let shared = &self.shared;
+    fn run(mut self) {
+        let shared = &self.shared.clone();
         loop {
             let options = shared.hub.options();
             let began = Instant::now();
             let mut served = 0;
-            if let Some(mut appender) = self.lock(&options) {
+            let mut contended = false;
+            if let Some(mut appender) = self.lock(&options, &mut contended) {
                 let session = shared.session(&mut appender, &options);
                 appender.unlock();
                 let keep = !matches!(session, Ok(super::commit::Session::Moved));
                 *shared.writer.appender.lock().unwrap_or_else(PoisonError::into_inner) = keep.then_some(appender);
                 served = self.after_session(session);
             }
-            if served > 0 && options.durability != Durability::Always {
+            if contended {
+                std::thread::sleep(COURTESY);
+            } else if served > 0 && options.durability != Durability::Always {
                 self.gather(served, began.elapsed());
             }
             let mut queue = shared.writer.queue();
             if queue.jobs.is_empty() {
                 queue.running = false;
+                self.ended = true;
                 return;
             }
         }
@@ -251,10 +262,24 @@ impl Committer {
     /// syncs. Nobody waits longer for it than half a batch takes.
     fn gather(&self, served: usize, took: Duration) {
         let window = (took / 2).clamp(GATHER.0, GATHER.1);
-        let mut queue = self.shared.writer.queue();
-        let wanted = served + queue.jobs.len();
-        queue.wanted = Some(wanted);
         let deadline = Instant::now() + window;
+        let wanted = served + self.shared.writer.queue().jobs.len();
+        if wanted == 1 {
+            return;
+        }
+        // To be woken costs as much as all the rest of this wait, so it begins awake.
+        let awake = Instant::now() + window.min(AWAKE);
+        while Instant::now() < awake {
+            if self.shared.writer.queue().jobs.len() >= wanted {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        let mut queue = self.shared.writer.queue();
+        if queue.jobs.len() >= wanted {
+            return;
+        }
+        queue.wanted = Some(wanted);
         while queue.wanted.is_some() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -269,7 +294,8 @@ impl Committer {
     }
 
     /// Opens and locks the file that stands at the path. `None`: nobody waits any more.
-    fn lock(&self, options: &BusOptions) -> Option<Appender> {
+    /// `contended`: another program had it.
+    fn lock(&self, options: &BusOptions, contended: &mut bool) -> Option<Appender> {
         let shared = &self.shared;
         let mut pause = LOCK_PAUSE.0;
         let mut held = shared.writer.appender.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -296,6 +322,7 @@ impl Committer {
                 },
                 Ok((appender, false)) => {
                     held = Some(appender);
+                    *contended = true;
                     if !self.expire(options.lock_timeout) {
                         return None;
                     }

@@ -127,6 +127,8 @@ impl LastRun {
             (outcome, _, _) => outcome.name().replace('_', " "),
         };
         match &self.summary {
+            // Most summaries begin with the same words.
+            Some(text) if text.starts_with(&base) => text.clone(),
             Some(text) => format!("{base}: {text}"),
             None => base,
         }

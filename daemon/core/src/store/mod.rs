@@ -25,4 +25,4 @@ pub use error::StoreError;
 pub use ids::IdSource;
 pub use root::Root;
 pub use scan::{Scan, ScannedProject, ScannedRun, ScannedTask, scan};
-pub use task_file::{PostBus, PostIntent, RequestRecord, TaskFile};
+pub use task_file::{RequestRecord, TaskFile};

@@ -30,11 +30,11 @@ const MAX_LISTED: usize = 1000;
 
 /// The tree as it was read.
 #[derive(Clone, Debug)]
-pub struct Scan<S, P> {
+pub struct Scan<S> {
     /// Projects, ordered by id.
     pub projects: Vec<ScannedProject>,
     /// Tasks, ordered by project, then time.
-    pub tasks: Vec<ScannedTask<S, P>>,
+    pub tasks: Vec<ScannedTask<S>>,
     /// What is no project, task or run, or can't be listed.
     pub problems: Problems,
 }
@@ -50,20 +50,20 @@ pub struct ScannedProject {
 
 /// A task's folder with its runs.
 #[derive(Clone, Debug)]
-pub struct ScannedTask<S, P> {
+pub struct ScannedTask<S> {
     /// Its key.
     pub key: TaskKey,
     /// Whose it is, and what its files say.
-    pub kind: TaskKind<S, P>,
+    pub kind: TaskKind<S>,
     /// Its runs, oldest first.
     pub runs: Vec<ScannedRun>,
 }
 
 /// Whose a task is.
 #[derive(Clone, Debug)]
-pub enum TaskKind<S, P> {
+pub enum TaskKind<S> {
     /// Ours.
-    Own(Box<TaskFile<S, P>>),
+    Own(Box<TaskFile<S>>),
     /// Ours, but its file can't be read (or is newer): it is shown as `unknown` and left alone.
     Unreadable(String),
     /// Another program's: it is shown and left alone.
@@ -135,10 +135,9 @@ impl Problems {
 ///
 /// # Errors
 /// The root itself can't be listed. Anything below it costs one record.
-pub fn scan<S, P>(root: &Root, now: Timestamp, live: &Liveness) -> Result<Scan<S, P>, StoreError>
+pub fn scan<S>(root: &Root, now: Timestamp, live: &Liveness) -> Result<Scan<S>, StoreError>
 where
     S: DeserializeOwned + Send,
-    P: DeserializeOwned + Send,
 {
     let mut problems = Problems::default();
     let names = folders(root, Path::new(""), &mut problems)?;
@@ -166,10 +165,9 @@ where
 
 /// Reads one task's folder, for one that was adopted or changed from outside.
 #[must_use]
-pub fn scan_task<S, P>(root: &Root, key: &TaskKey, now: Timestamp, live: &Liveness) -> (ScannedTask<S, P>, Problems)
+pub fn scan_task<S>(root: &Root, key: &TaskKey, now: Timestamp, live: &Liveness) -> (ScannedTask<S>, Problems)
 where
     S: DeserializeOwned + Send,
-    P: DeserializeOwned + Send,
 {
     let mut problems = Problems::default();
     let mut tasks = [read_task(root, key, live, &mut problems)];
@@ -178,10 +176,9 @@ where
     (task, problems)
 }
 
-fn scan_tasks<S, P>(root: &Root, keys: &[TaskKey], live: &Liveness) -> (Vec<ScannedTask<S, P>>, Problems)
+fn scan_tasks<S>(root: &Root, keys: &[TaskKey], live: &Liveness) -> (Vec<ScannedTask<S>>, Problems)
 where
     S: DeserializeOwned + Send,
-    P: DeserializeOwned + Send,
 {
     let threads = std::thread::available_parallelism().map_or(MIN_THREADS, usize::from);
     let threads = threads.clamp(MIN_THREADS, MAX_THREADS).min(keys.len().max(1));
@@ -204,10 +201,9 @@ where
     all.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn read_task<S, P>(root: &Root, key: &TaskKey, live: &Liveness, problems: &mut Problems) -> ScannedTask<S, P>
+fn read_task<S>(root: &Root, key: &TaskKey, live: &Liveness, problems: &mut Problems) -> ScannedTask<S>
 where
     S: DeserializeOwned,
-    P: DeserializeOwned,
 {
     let kind = match task_file::read(root, key) {
         Ok(Some(file)) => TaskKind::Own(Box::new(file)),
@@ -231,7 +227,7 @@ where
     ScannedTask { key: key.clone(), kind, runs }
 }
 
-fn read_run<S, P>(root: &Root, key: RunKey, task: &TaskKind<S, P>, live: &Liveness) -> ScannedRun {
+fn read_run<S>(root: &Root, key: RunKey, task: &TaskKind<S>, live: &Liveness) -> ScannedRun {
     let ReadRun { mut info, problem } = run_info::read(root, &key);
     let mut shim = ShimFiles::default();
     if let TaskKind::Foreign { markers, .. } = task {
@@ -249,7 +245,7 @@ fn read_run<S, P>(root: &Root, key: RunKey, task: &TaskKind<S, P>, live: &Livene
 }
 
 /// Says where the foreign tasks are. Dependencies are looked up on disk: few tasks have any.
-fn judge_foreign<S, P>(root: &Root, tasks: &mut [ScannedTask<S, P>], now: Timestamp) {
+fn judge_foreign<S>(root: &Root, tasks: &mut [ScannedTask<S>], now: Timestamp) {
     for task in tasks {
         let TaskKind::Foreign { markers, state, why } = &mut task.kind else { continue };
         let project = &task.key.project;

@@ -23,10 +23,10 @@ use crate::ralph::{Event, Interruption, LastRun, LoopState, RunEnd};
 use crate::runner::{Found, RunFinish, Watched};
 use crate::store::liveness::Liveness;
 use crate::store::scan::TaskKind;
-use crate::store::{ProjectRecord, Scan, ScannedRun, ScannedTask, StoreError, TaskRecord, scan, yaml};
+use crate::store::{ProjectRecord, Scan, ScannedRun, ScannedTask, StoreError, TaskRecord, scan};
 use crate::types::{Outcome, RunId, RunInfo, TaskKey, Timestamp};
 
-type Scanned = ScannedTask<LoopState, yaml::Value>;
+type Scanned = ScannedTask<LoopState>;
 
 /// Threads that look at runs: each look is a few system calls on a warm cache.
 const PROBES: usize = 4;
@@ -65,7 +65,7 @@ pub(super) fn recover(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>)
     shared.root.empty_trash()?;
     let _ = std::fs::remove_dir_all(shared.root.conductor_file(STAGING));
     let now = Timestamp::now();
-    let scan: Scan<LoopState, yaml::Value> = scan(&shared.root, now, &Liveness::default())?;
+    let scan: Scan<LoopState> = scan(&shared.root, now, &Liveness::default())?;
     for project in &scan.projects {
         shared.catalog.put_project(ProjectRecord::from(project));
     }

@@ -36,7 +36,8 @@ pub(crate) fn parse(text: &str) -> Option<Header> {
         Some(raw) => raw,
         None => serde_yaml::from_str::<Raw>(text).ok()?,
     };
-    Some(raw.finish())
+    // Text with none of our keys is a body or a page's front matter, not the header of an entry.
+    raw.says_anything().then(|| raw.finish())
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -64,6 +65,12 @@ struct RawLink {
 }
 
 impl Raw {
+    fn says_anything(&self) -> bool {
+        [&self.msg_id, &self.ts, &self.kind, &self.project_id, &self.task_id, &self.run_id, &self.issue_id]
+            .iter()
+            .any(|field| field.is_some())
+    }
+
     fn finish(self) -> Header {
         let mut meta: BTreeMap<String, String> =
             self.meta.unwrap_or_default().into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect();

@@ -187,6 +187,11 @@ impl<'a> Scanner<'a> {
                         Entry { start, end: next, header, body: body.into(), damaged: false, provisional: false };
                     return Some(Step::Entry(Box::new(entry)));
                 }
+                if id > 0 {
+                    // A header whose opening is damaged: the `---` behind it must not be taken for one.
+                    state.phase = Phase::Lost;
+                    state.ids = id;
+                }
                 1
             }
             Phase::Between => {

@@ -105,7 +105,7 @@ impl TaskRecord {
 
     /// What a scan found. For a task of ours the supervisor sets phase, why, end and attempts from the loop's state.
     #[must_use]
-    pub fn from_scan<S, P>(task: &ScannedTask<S, P>) -> Self {
+    pub fn from_scan<S>(task: &ScannedTask<S>) -> Self {
         let mut record = Self::new(task.key.clone(), ids::task_time(&task.key.task));
         let running = task.runs.iter().rev().find(|run| run.info.status == RunStatus::Running);
         record.current_run = running.map(|run| run.key.run.clone());

@@ -39,7 +39,7 @@ fn tree(folder: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32, std::time::SystemTime
     found
 }
 
-fn read(root: &Root) -> Scan<Value, Value> {
+fn read(root: &Root) -> Scan<Value> {
     scan(root, Timestamp::now(), &Liveness::default()).expect("a root can be listed")
 }
 
@@ -165,25 +165,10 @@ fn a_task_of_ours_is_read_back_and_a_newer_or_damaged_one_is_shown_and_kept() {
     let key = TaskKey::new("demo".parse().expect("an id"), "task-20260101-000000-nodone".parse().expect("an id"));
     let spec = "{agent: a, cwd: /, max_restarts: 1, restart_delay: 1, child_wait_timeout: 1}";
     let spec: crate::types::TaskSpec = crate::store::yaml::from_str(spec).expect("a spec");
-    let mut file = TaskFile::<Value, Value>::new(key.clone(), Timestamp::now(), spec, Value::from("state"));
-    let draft = crate::types::MessageDraft {
-        kind: "FACT".to_owned(),
-        project: key.project.clone(),
-        task: Some(key.task.clone()),
-        run: None,
-        issue: None,
-        parents: vec![crate::types::Parent { id: "m".to_owned(), ..Default::default() }],
-        links: Vec::new(),
-        meta: BTreeMap::from([("a".to_owned(), "true".to_owned())]),
-        body: "one\n---\n  two\r\n\n".to_owned(),
-        key: Some("k".to_owned()),
-    };
-    let bus = crate::store::PostBus::ParentTask { task: key.clone() };
-    file.posts.push(crate::store::PostIntent::new("k".to_owned(), bus, Value::from(7), draft.clone()));
+    let file = TaskFile::<Value>::new(key.clone(), Timestamp::now(), spec, Value::from("state"));
     task_file::write(&root, &file).expect("written");
-    let read_back = task_file::read::<Value, Value>(&root, &key).expect("readable").expect("ours");
+    let read_back = task_file::read::<Value>(&root, &key).expect("readable").expect("ours");
     assert_eq!(read_back, file);
-    assert_eq!(read_back.posts[0].message(), draft);
     let record = TaskRecord::from_scan(&read(&root).tasks[1]);
     assert!(record.spec.is_some() && record.foreign.is_none());
 

@@ -1,0 +1,103 @@
+//! Durations (`90s`, `1h30m`, `500ms`) and sizes (`512MiB`) as arguments.
+
+use std::time::Duration;
+
+/// Longest duration that is accepted: 10 years, far below what the wire types hold.
+const MAX_SECONDS: f64 = 10.0 * 366.0 * 86_400.0;
+
+/// Parses `500ms`, `90s`, `1.5h`, `1h30m` or `0`.
+///
+/// # Errors
+/// A sentence for the person who typed it.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    const HELP: &str = "expected a time with a unit, such as 500ms, 90s, 5m, 1h30m or 2d";
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let mut seconds = 0.0;
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return Err(HELP.into());
+    }
+    while !rest.is_empty() {
+        let (number, unit, next) = split(rest).ok_or(HELP)?;
+        seconds += number
+            * match unit {
+                "ms" => 0.001,
+                "s" => 1.0,
+                "m" | "min" => 60.0,
+                "h" => 3_600.0,
+                "d" => 86_400.0,
+                _ => return Err(HELP.into()),
+            };
+        rest = next;
+    }
+    if seconds > MAX_SECONDS {
+        return Err("at most 10 years".into());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// Parses `0`, `4096`, `64KiB`, `512MiB`, `2GiB`, `10MB`.
+///
+/// # Errors
+/// A sentence for the person who typed it.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    const HELP: &str = "expected a size such as 4096, 64KiB, 512MiB or 2GiB";
+    if let Ok(plain) = text.trim().parse() {
+        return Ok(plain);
+    }
+    let (number, unit, rest) = split(text.trim()).ok_or(HELP)?;
+    let factor: f64 = match unit.to_ascii_lowercase().as_str() {
+        "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "k" | "kib" => 1024.0,
+        "m" | "mib" => 1_048_576.0,
+        "g" | "gib" => 1_073_741_824.0,
+        "tib" => 1_099_511_627_776.0,
+        _ => return Err(HELP.into()),
+    };
+    let value = number * factor;
+    // 2^53: above it a float no longer counts bytes exactly.
+    if !rest.is_empty() || value > 9_007_199_254_740_992.0 {
+        return Err(HELP.into());
+    }
+    Ok(value as u64)
+}
+
+/// A number, its unit and what follows.
+fn split(text: &str) -> Option<(f64, &str, &str)> {
+    let unit = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let number: f64 = text[..unit].parse().ok()?;
+    let rest = &text[unit..];
+    let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+    Some((number, &rest[..end], &rest[end..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5_400)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        for bad in ["", "5", "s", "-1s", "1s2", "1y", "99999d", "1.2.3s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_may_have_units() {
+        assert_eq!(bytes("4096"), Ok(4_096));
+        assert_eq!(bytes("512MiB"), Ok(512 << 20));
+        assert_eq!(bytes("1.5GiB"), Ok(3 << 29));
+        for bad in ["", "MiB", "-1", "1PB", "9999999TiB", "1MiB2"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! Follows a task from attempt to attempt: its phases, the agent's output, its bus. Used by `start` and `logs -f`.
+//!
+//! ```text
+//! watch ──┐
+//! bus   ──┼─ pumps (one stream each, resumed after a restart) ──> one bounded queue ──> the screen
+//! logs  ──┘  in the order of attempts, each to its end
+//! ```
+
+use std::collections::{HashMap, HashSet};
+
+use conductor_proto::v1::{BusMessage, BusRef, EndReason, LogStream, Run, RunStatus, Task, TaskPhase};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::{Context, interrupted, say_detached};
+use crate::connect::Daemon;
+use crate::errors::Failure;
+use crate::follow::{BusPages, BusReader, Change, LogReader, Watcher};
+use crate::output::views::attempts;
+use crate::output::{Tone, plain, time, words};
+use crate::resolve::run_ref;
+
+/// Items between the streams and the screen: a slow terminal holds the streams back instead of filling memory.
+const QUEUE: usize = 64;
+
+/// Lines of a message that are shown; `bus read` shows all.
+const MESSAGE_LINES: usize = 6;
+
+/// What is shown.
+#[derive(Clone, Copy)]
+pub(super) struct View {
+    pub(super) stream: LogStream,
+    /// Lines before the end of the latest attempt; `None`: all attempts whole.
+    pub(super) tail: Option<u32>,
+    pub(super) raw: bool,
+    /// Phases, bus and end of the task.
+    pub(super) story: bool,
+    /// The agent's output is no data: it goes to standard error.
+    pub(super) quiet_data: bool,
+}
+
+enum Item {
+    Change(Change),
+    Attempt(Box<Run>),
+    Bytes(Vec<u8>),
+    LogEnd,
+    NoMoreLogs,
+    Message(Box<BusMessage>),
+    Failed(Failure),
+}
+
+/// Follows until the task has ended, and answers with it. Ctrl-C detaches.
+pub(super) async fn follow(context: &Context, daemon: &Daemon, task: &Task, view: View) -> Result<Task, Failure> {
+    let (items, mut queue) = mpsc::channel(QUEUE);
+    // As long as the task's attempts at most; what waits in it are ids, not output.
+    let (runs, wanted) = mpsc::unbounded_channel();
+    let watcher = Watcher::new(daemon, &task.project_id, &task.task_id, false);
+    let mut pumps = vec![
+        tokio::spawn(pump_watch(watcher, items.clone())),
+        tokio::spawn(pump_logs(daemon.clone(), view, wanted, items.clone())),
+    ];
+    if view.story {
+        let reader = BusReader::new(daemon, bus_of(task), String::new(), 0);
+        pumps.push(tokio::spawn(pump_bus(reader, items)));
+    }
+    let mut story = Story::new(context, task, view, runs);
+    let result = tokio::select! {
+        biased;
+        () = interrupted() => {
+            say_detached(context, "task", &task.task_id);
+            Err(Failure::Interrupted)
+        }
+        result = story.tell(&mut queue) => result,
+    };
+    pumps.iter().for_each(JoinHandle::abort);
+    let ended = result?;
+    if view.story {
+        story.rest_of_bus(daemon, &mut queue).await?;
+        story.end(&ended);
+    }
+    Ok(ended)
+}
+
+fn bus_of(task: &Task) -> BusRef {
+    BusRef { project_id: task.project_id.clone(), task_id: task.task_id.clone() }
+}
+
+async fn pump_watch(mut watcher: Watcher, items: mpsc::Sender<Item>) {
+    loop {
+        let (item, last) = match watcher.next().await {
+            Ok(change) => (Item::Change(change), false),
+            Err(failure) => (Item::Failed(failure), true),
+        };
+        if items.send(item).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+async fn pump_bus(mut reader: BusReader, items: mpsc::Sender<Item>) {
+    loop {
+        let (item, last) = match reader.next().await {
+            Ok(message) => (Item::Message(Box::new(message)), false),
+            Err(failure) => (Item::Failed(failure), true),
+        };
+        if items.send(item).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+async fn pump_logs(
+    daemon: Daemon,
+    view: View,
+    mut wanted: mpsc::UnboundedReceiver<(Box<Run>, Option<u32>)>,
+    items: mpsc::Sender<Item>,
+) {
+    while let Some((run, tail)) = wanted.recv().await {
+        // What another program runs never tells its end here.
+        let mut reader = LogReader::new(&daemon, run_ref(&run), view.stream, tail, !run.external);
+        if items.send(Item::Attempt(run)).await.is_err() {
+            return;
+        }
+        loop {
+            let item = match reader.next().await {
+                Ok(Some(bytes)) => Item::Bytes(bytes),
+                Ok(None) => break,
+                // A run that failed to start may have no log at all.
+                Err(failure) if failure.is_not_found() => break,
+                Err(failure) => {
+                    let _ = items.send(Item::Failed(failure)).await;
+                    return;
+                }
+            };
+            if items.send(item).await.is_err() {
+                return;
+            }
+        }
+        if items.send(Item::LogEnd).await.is_err() {
+            return;
+        }
+    }
+    let _ = items.send(Item::NoMoreLogs).await;
+}
+
+struct Story<'a> {
+    context: &'a Context,
+    view: View,
+    task: Task,
+    phase: Option<TaskPhase>,
+    runs: HashMap<String, Run>,
+    asked: HashSet<String>,
+    logs: Option<mpsc::UnboundedSender<(Box<Run>, Option<u32>)>>,
+    complete: bool,
+    seen: bool,
+    /// The attempt whose log is being printed.
+    open: Option<String>,
+    closed: HashSet<String>,
+    at_line_start: bool,
+    held_back: Vec<String>,
+    cursor: String,
+}
+
+impl<'a> Story<'a> {
+    fn new(
+        context: &'a Context,
+        task: &Task,
+        view: View,
+        logs: mpsc::UnboundedSender<(Box<Run>, Option<u32>)>,
+    ) -> Self {
+        Self {
+            context,
+            view,
+            task: task.clone(),
+            phase: None,
+            runs: HashMap::new(),
+            asked: HashSet::new(),
+            logs: Some(logs),
+            complete: false,
+            seen: false,
+            open: None,
+            closed: HashSet::new(),
+            at_line_start: true,
+            held_back: Vec::new(),
+            cursor: String::new(),
+        }
+    }
+
+    async fn tell(&mut self, queue: &mut mpsc::Receiver<Item>) -> Result<Task, Failure> {
+        while let Some(item) = queue.recv().await {
+            match item {
+                Item::Change(change) => self.change(change)?,
+                Item::Attempt(run) => self.attempt(&run),
+                Item::Bytes(bytes) => self.bytes(&bytes)?,
+                Item::LogEnd => self.log_end()?,
+                Item::NoMoreLogs => return Ok(self.task.clone()),
+                Item::Message(message) => self.message(&message),
+                Item::Failed(failure) => return Err(failure),
+            }
+        }
+        Err(Failure::Vanished("the streams of the task ended without its end".into()))
+    }
+
+    fn change(&mut self, change: Change) -> Result<(), Failure> {
+        match change {
+            Change::Task(task) => self.task_changed(*task),
+            Change::Run(run) => self.run_changed(*run),
+            Change::Deleted(gone) if gone.run_id.is_empty() => {
+                return Err(Failure::Vanished(format!("the task {} was deleted", self.task.task_id)));
+            }
+            Change::Deleted(_) => {}
+            Change::Again => {
+                self.complete = false;
+                self.seen = false;
+            }
+            Change::Complete if !self.seen => {
+                return Err(Failure::Vanished(format!("the task {} is there no more", self.task.task_id)));
+            }
+            Change::Complete => self.snapshot_complete(),
+        }
+        self.finish();
+        Ok(())
+    }
+
+    fn task_changed(&mut self, task: Task) {
+        self.seen = true;
+        self.task = task;
+        let phase = self.task.phase();
+        if self.view.story && self.complete && self.phase != Some(phase) {
+            self.tell_phase();
+        }
+        self.phase = Some(phase);
+    }
+
+    fn tell_phase(&mut self) {
+        let phase = self.task.phase();
+        // Attempts and the end have lines of their own.
+        if matches!(phase, TaskPhase::Starting | TaskPhase::Running | TaskPhase::Finished | TaskPhase::Unspecified) {
+            return;
+        }
+        let screen = &self.context.screen;
+        let word = screen.paint_err(words::task_tone(&self.task), &words::phase(phase));
+        let why = screen.paint_err(Tone::Quiet, &plain(&self.task.why));
+        self.aside(format!("· {word}  {why}"), phase != TaskPhase::Stopping);
+    }
+
+    fn run_changed(&mut self, run: Run) {
+        let id = run.run_id.clone();
+        let new = self.asked.insert(id.clone());
+        let ended = run.status() != RunStatus::Running;
+        self.runs.insert(id.clone(), run);
+        if new && self.complete {
+            self.ask(&id, None);
+        }
+        if ended && self.closed.contains(&id) && self.open.as_deref() == Some(&id) {
+            self.attempt_ended();
+        }
+    }
+
+    /// Asks for the logs of all attempts so far, oldest first.
+    fn snapshot_complete(&mut self) {
+        if std::mem::replace(&mut self.complete, true) {
+            return;
+        }
+        let known = |run: &&Run| !self.closed.contains(&run.run_id) && self.open.as_ref() != Some(&run.run_id);
+        let mut runs: Vec<&Run> = self.runs.values().filter(known).collect();
+        runs.sort_by_key(|run| {
+            (run.attempt, run.start_time.map(|time| (time.seconds, time.nanos)), run.run_id.clone())
+        });
+        let mut ids: Vec<String> = runs.into_iter().map(|run| run.run_id.clone()).collect();
+        if self.view.tail.is_some() {
+            ids.drain(..ids.len().saturating_sub(1));
+        }
+        ids.iter().for_each(|id| self.ask(id, self.view.tail));
+        if self.view.story {
+            self.tell_phase();
+        }
+    }
+
+    fn ask(&self, id: &str, tail: Option<u32>) {
+        if let (Some(logs), Some(run)) = (&self.logs, self.runs.get(id)) {
+            // The receiver lives as long as we do; if it has gone, its failure is on its way.
+            let _ = logs.send((Box::new(run.clone()), tail));
+        }
+    }
+
+    /// No attempt will follow once the task has ended: the logs come to their end.
+    fn finish(&mut self) {
+        if self.complete && self.task.phase() == TaskPhase::Finished {
+            self.logs = None;
+        }
+    }
+
+    fn attempt(&mut self, run: &Run) {
+        if self.open.is_some() {
+            self.attempt_ended();
+        }
+        self.open = Some(run.run_id.clone());
+        if !self.view.raw {
+            self.aside(header(self.context, run), false);
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.at_line_start = bytes.ends_with(b"\n");
+        write_log(self.context, bytes, self.view.raw, self.view.quiet_data)
+    }
+
+    fn log_end(&mut self) -> Result<(), Failure> {
+        if !self.at_line_start && !self.view.raw {
+            self.bytes(b"\n")?;
+        }
+        let Some(id) = self.open.clone() else { return Ok(()) };
+        self.closed.insert(id.clone());
+        if self.runs.get(&id).is_some_and(|run| run.status() != RunStatus::Running) {
+            self.attempt_ended();
+        }
+        Ok(())
+    }
+
+    fn attempt_ended(&mut self) {
+        let run = self.open.take().and_then(|id| self.runs.get(&id).cloned());
+        if let Some(run) = run.filter(|_| self.view.story) {
+            let screen = &self.context.screen;
+            let word = screen.paint_err(words::run_tone(&run), &words::run_state(&run));
+            let mut facts =
+                vec![time::elapsed_text(run.start_time.as_ref(), run.end_time.as_ref()), words::exit_text(&run)];
+            facts.extend([plain(&run.error_summary), words::cost(&run)]);
+            facts.retain(|fact| !fact.is_empty() && fact != "–");
+            let facts = screen.paint_err(Tone::Quiet, &facts.join(" · "));
+            screen.note(&format!("· {word}  {facts}"));
+        }
+        for line in std::mem::take(&mut self.held_back) {
+            self.context.screen.note(&line);
+        }
+    }
+
+    /// A line beside the output. One that may wait is held back while an attempt is being printed.
+    fn aside(&mut self, line: String, may_wait: bool) {
+        if may_wait && self.open.is_some() {
+            self.held_back.push(line);
+            return;
+        }
+        if !std::mem::replace(&mut self.at_line_start, true) && self.context.screen.out_is_terminal {
+            let _ = self.context.screen.data(b"\n");
+        }
+        self.context.screen.note(&line);
+    }
+
+    fn message(&mut self, message: &BusMessage) {
+        self.cursor.clone_from(&message.msg_id);
+        let screen = &self.context.screen;
+        let mut lines = message.body.lines();
+        let head = format!("{}  {}", message.r#type, plain(lines.next().unwrap_or("")));
+        let at = message.time.as_ref().map_or_else(|| "--:--:--".into(), time::time_of_day);
+        let mut text = screen.paint_err(Tone::Quiet, &format!("▸ {at} {}", plain(&head)));
+        let rest: Vec<&str> = lines.collect();
+        for line in rest.iter().take(MESSAGE_LINES) {
+            text += &format!("\n{}", screen.paint_err(Tone::Quiet, &format!("  {}", plain(line))));
+        }
+        if rest.len() > MESSAGE_LINES {
+            let more = format!(
+                "  … {} more lines: conductorctl bus read --task {}",
+                rest.len() - MESSAGE_LINES,
+                self.task.task_id
+            );
+            text += &format!("\n{}", screen.paint_err(Tone::Quiet, &more));
+        }
+        self.aside(text, false);
+    }
+
+    /// Messages that were posted about the end and are not shown yet.
+    async fn rest_of_bus(&mut self, daemon: &Daemon, queue: &mut mpsc::Receiver<Item>) -> Result<(), Failure> {
+        while let Ok(item) = queue.try_recv() {
+            if let Item::Message(message) = item {
+                self.message(&message);
+            }
+        }
+        let mut pages = BusPages::new(daemon, bus_of(&self.task), self.cursor.clone(), 0);
+        while let Some(messages) = pages.next().await? {
+            messages.iter().for_each(|message| self.message(message));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, task: &Task) {
+        if self.open.is_some() {
+            self.attempt_ended();
+        }
+        let screen = &self.context.screen;
+        let end = task.end.as_ref();
+        let took = time::elapsed_text(task.create_time.as_ref(), end.and_then(|end| end.time.as_ref()));
+        let (sign, reason) = if is_done(task) { ("✓", Tone::Good) } else { ("✗", words::task_tone(task)) };
+        let word = screen.paint_err(reason, &format!("{sign} {}", words::task_state(task)));
+        let detail = end.map_or("", |end| end.detail.as_str());
+        let mut facts = vec![format!("after {took}"), format!("attempt {}", attempts(task)), plain(detail)];
+        facts.retain(|fact| !fact.is_empty());
+        screen.note(&format!("{word}  {}", screen.paint_err(Tone::Quiet, &facts.join(" · "))));
+        if !is_done(task) && !matches!(end.map(|end| end.reason()), Some(EndReason::Cancelled)) {
+            screen.hint(&format!("go on with it:  conductorctl task resume {}", task.task_id));
+        }
+    }
+}
+
+/// Whether a task ended as wished.
+pub(super) fn is_done(task: &Task) -> bool {
+    task.end.as_ref().is_some_and(|end| end.reason() == EndReason::Done)
+}
+
+/// `Ok` if the task is done; what else happened was said already.
+pub(super) fn result_of(task: &Task) -> Result<(), Failure> {
+    if is_done(task) { Ok(()) } else { Err(Failure::NotDone) }
+}
+
+/// The line before an attempt's output.
+pub(super) fn header(context: &Context, run: &Run) -> String {
+    let mut parts = Vec::new();
+    if run.attempt > 0 {
+        parts.push(format!("attempt {}", run.attempt));
+    }
+    parts.extend([run.run_id.clone(), run.agent.clone(), run.agent_version.clone()]);
+    parts.retain(|part| !part.is_empty());
+    context.screen.paint_err(Tone::Strong, &format!("── {} ──", plain(&parts.join(" · "))))
+}
+
+/// Writes a piece of a log. On a terminal what could change it is replaced, unless it is wanted `raw`.
+pub(super) fn write_log(context: &Context, bytes: &[u8], raw: bool, to_stderr: bool) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let screen = &context.screen;
+    let terminal = if to_stderr { screen.err_is_terminal } else { screen.out_is_terminal };
+    let safe = if raw || !terminal { None } else { Some(super::logs::harmless(bytes)) };
+    let bytes = safe.as_deref().unwrap_or(bytes);
+    if to_stderr {
+        return std::io::stderr().write_all(bytes).map_err(|error| Failure::io("write the output", error));
+    }
+    screen.data(bytes)
+}

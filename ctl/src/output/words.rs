@@ -1,0 +1,133 @@
+//! The words of the wire's enums, and the colour that goes with each state. A state is always its word too.
+
+use conductor_proto::v1::{
+    ChildPolicy, CostKind, EndReason, ExitPolicy, Run, RunOutcome, RunStatus, Task, TaskMode, TaskPhase,
+};
+
+/// How a text is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Plain,
+    Strong,
+    Quiet,
+    Running,
+    Good,
+    Waiting,
+    Failed,
+}
+
+/// Paints `text`, if colours are `wanted`.
+pub(crate) fn paint(wanted: bool, tone: Tone, text: &str) -> String {
+    let code = match tone {
+        _ if !wanted => return text.to_owned(),
+        Tone::Plain => return text.to_owned(),
+        Tone::Strong => "1",
+        Tone::Quiet => "2",
+        Tone::Running => "34",
+        Tone::Good => "32",
+        Tone::Waiting => "33",
+        Tone::Failed => "31",
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
+}
+
+/// The lower-case word of an enum value without the enum's prefix; `None` for unspecified.
+fn word(name: &str, prefix: &str) -> Option<String> {
+    let word = name.strip_prefix(prefix)?.to_ascii_lowercase();
+    (word != "unspecified").then_some(word)
+}
+
+pub(crate) fn phase(phase: TaskPhase) -> String {
+    word(phase.as_str_name(), "TASK_PHASE_").unwrap_or_else(|| "unknown".into())
+}
+
+pub(crate) fn end_reason(reason: EndReason) -> Option<String> {
+    word(reason.as_str_name(), "END_REASON_")
+}
+
+pub(crate) fn outcome(outcome: RunOutcome) -> Option<String> {
+    word(outcome.as_str_name(), "RUN_OUTCOME_")
+}
+
+pub(crate) fn status(status: RunStatus) -> String {
+    word(status.as_str_name(), "RUN_STATUS_").unwrap_or_else(|| "unknown".into())
+}
+
+pub(crate) fn cost_kind(kind: CostKind) -> Option<String> {
+    word(kind.as_str_name(), "COST_KIND_")
+}
+
+pub(crate) fn mode(mode: TaskMode) -> String {
+    word(mode.as_str_name(), "TASK_MODE_").unwrap_or_else(|| "loop".into())
+}
+
+pub(crate) fn child_policy(policy: ChildPolicy) -> String {
+    word(policy.as_str_name(), "CHILD_POLICY_").unwrap_or_else(|| "detach".into())
+}
+
+pub(crate) fn exit_policy(policy: ExitPolicy) -> String {
+    word(policy.as_str_name(), "EXIT_POLICY_").unwrap_or_else(|| "sweep".into())
+}
+
+/// The word for a task's state: its phase, or once it has ended, why.
+pub(crate) fn task_state(task: &Task) -> String {
+    let ended = task.end.as_ref().and_then(|end| end_reason(end.reason()));
+    match task.phase() {
+        TaskPhase::Finished => ended.unwrap_or_else(|| "finished".into()),
+        other => phase(other),
+    }
+}
+
+/// The colour of a task's state.
+pub(crate) fn task_tone(task: &Task) -> Tone {
+    match task.phase() {
+        TaskPhase::Unspecified => Tone::Quiet,
+        TaskPhase::Starting | TaskPhase::Running => Tone::Running,
+        TaskPhase::Queued | TaskPhase::Backoff | TaskPhase::WaitingChildren | TaskPhase::Stopping => Tone::Waiting,
+        TaskPhase::Finished => match task.end.as_ref().map_or(EndReason::Unspecified, |end| end.reason()) {
+            EndReason::Done => Tone::Good,
+            EndReason::MaxRestarts | EndReason::NeedsAttention => Tone::Failed,
+            EndReason::Stopped | EndReason::Cancelled | EndReason::Unspecified => Tone::Quiet,
+        },
+    }
+}
+
+/// The word for a run's state: its outcome, or while it has none, its status.
+pub(crate) fn run_state(run: &Run) -> String {
+    outcome(run.outcome()).unwrap_or_else(|| status(run.status()))
+}
+
+/// The colour of a run's state.
+pub(crate) fn run_tone(run: &Run) -> Tone {
+    match (run.outcome(), run.status()) {
+        (RunOutcome::Unspecified, RunStatus::Running) => Tone::Running,
+        (RunOutcome::Completed, _) | (RunOutcome::Unspecified, RunStatus::Completed) => Tone::Good,
+        (RunOutcome::Stopped | RunOutcome::Lost, _) => Tone::Quiet,
+        (RunOutcome::UsageLimited, _) => Tone::Waiting,
+        (RunOutcome::Unspecified, RunStatus::Unspecified | RunStatus::Unknown) => Tone::Quiet,
+        _ => Tone::Failed,
+    }
+}
+
+/// `exit 1`, `signal 9`, or nothing.
+pub(crate) fn exit_text(run: &Run) -> String {
+    match (run.exit_code, run.signal) {
+        (_, signal) if signal != 0 => format!("signal {signal}"),
+        (Some(code), _) => format!("exit {code}"),
+        _ => String::new(),
+    }
+}
+
+/// `$0.42`; `–` if it is not known.
+pub(crate) fn cost(run: &Run) -> String {
+    let Some((usage, dollars)) = run.usage.as_ref().and_then(|usage| Some((usage, usage.cost_usd?))) else {
+        return "–".into();
+    };
+    let amount =
+        if dollars != 0.0 && dollars.abs() < 0.01 { format!("${dollars:.4}") } else { format!("${dollars:.2}") };
+    match usage.cost_kind() {
+        CostKind::Partial => format!("≥ {amount}"),
+        CostKind::Estimated => format!("~{amount}"),
+        CostKind::Exact | CostKind::Unspecified => amount,
+    }
+}
