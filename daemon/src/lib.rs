@@ -195,7 +195,8 @@ async fn end(
     server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
 ) -> u32 {
     let stop_runs = context.supervisor.config().on_shutdown == OnShutdown::Stop || std::process::id() == 1;
-    let what = if stop_runs { "the runs are stopped; their loops go on at the next start" } else { "the runs go on" };
+    let what =
+        if stop_runs { "the runs are stopped; their loops go on at the next start" } else { "runs that live go on" };
     info!(streams = ?context.streams.summary(), "ending: {what}");
     service::stopping(what);
     health.set(false).await;
@@ -207,7 +208,7 @@ async fn end(
         warn!(open = context.streams.count(), "open calls are cut off");
         abort.abort();
     }
-    info!(runs_left, "ended; {runs_left} runs go on and are adopted by the next start");
+    info!(runs_left, "ended; runs that are left go on and are adopted by the next start");
     runs_left
 }
 

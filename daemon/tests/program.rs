@@ -164,6 +164,27 @@ async fn the_service_manager_hears_ready_and_stopping_and_sigterm_is_a_clean_end
 }
 
 #[tokio::test]
+async fn a_socket_of_the_service_manager_is_served_and_left_in_its_place() {
+    let home = Home::new();
+    let path = home.path("s.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("free");
+    // The shell keeps its pid for the daemon, and hands it the socket as descriptor 3.
+    let mut shell = Command::new("sh");
+    shell.env_clear().env("HOME", home.0.path()).env("CONDUCTOR_SHIM", "/bin/true");
+    shell.args(["-c", r#"LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" --root "$1" 3<&0 </dev/null"#]);
+    shell.arg(env!("CARGO_BIN_EXE_conductord")).arg(home.path("root"));
+    let log = std::fs::File::create(home.path("log")).expect("a log");
+    let child = shell.stdin(Stdio::from(std::os::fd::OwnedFd::from(listener))).stderr(log).spawn().expect("starts");
+    let mut daemon = Daemon { home: &home, child };
+    let mut client = v1::daemon_service_client::DaemonServiceClient::new(daemon.channel().await);
+    let info = client.get_daemon_info(v1::GetDaemonInfoRequest {}).await.expect("served").into_inner();
+    assert_eq!(info.socket, path.display().to_string());
+    daemon.signal(nix::sys::signal::SIGTERM);
+    assert_eq!(daemon.ended().await, Some(0));
+    assert!(path.exists(), "it is the service manager's");
+}
+
+#[tokio::test]
 async fn a_changed_configuration_is_taken_over_and_a_bad_one_keeps_the_last_good_one() {
     let home = Home::new();
     let file = home.path("conductor.yaml");

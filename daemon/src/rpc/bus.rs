@@ -113,13 +113,10 @@ impl BusService for Buses {
         let resource = self.target(&call, request.bus.as_ref())?.resource();
         let mut line = call.line(resource, request_id.as_ref());
         let posted = async {
-            let Post { target, mut draft } = self.post(&call, request)?;
+            let Post { target, draft } = self.post(&call, request)?;
             match request_id.clone() {
                 None => target.bus.post(draft).await.map(|posted| posted.id).map_err(|error| error::bus(&error)),
-                Some(id) => {
-                    draft.key = None;
-                    self.requests.once(target.path, target.bus, id, draft).await
-                }
+                Some(id) => self.requests.once(target.path, target.bus, id, draft).await,
             }
         };
         let posted = posted.await;

@@ -133,11 +133,26 @@ impl Call {
         request_id: Option<&String>,
         work: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
+        self.make(action, resource, request_id, work, |_| None).await
+    }
+
+    /// As [`Self::change`], for what has its name only once it is made.
+    pub(super) async fn make<T>(
+        &self,
+        action: Action<'_>,
+        resource: impl std::fmt::Display,
+        request_id: Option<&String>,
+        work: impl Future<Output = Result<T, Status>>,
+        name: impl Fn(&T) -> Option<String>,
+    ) -> Result<T, Status> {
         let mut line = self.line(resource, request_id);
         let result = match self.allow(action) {
             Ok(()) => work.await,
             Err(denied) => Err(denied),
         };
+        if let Some(name) = result.as_ref().ok().and_then(name) {
+            line.rename(name);
+        }
         line.set(result.as_ref().map_or_else(error::reason_of, |_| "ok".to_owned()));
         result
     }
@@ -193,6 +208,12 @@ impl Line {
     pub(super) fn set(&mut self, result: String) {
         if let Some(record) = &mut self.record {
             record.result = result;
+        }
+    }
+
+    fn rename(&mut self, resource: String) {
+        if let Some(record) = &mut self.record {
+            record.resource = resource;
         }
     }
 

@@ -56,7 +56,8 @@ impl Requests {
         let digest = digest(&draft);
         let key = format!("request-{id}");
         let fresh = || Entry { digest, time: Instant::now(), posted: Arc::default() };
-        let entry = self.known.entry((path, id.clone())).or_insert_with(fresh).clone();
+        let known_by = (path, id.clone());
+        let entry = self.known.entry(known_by.clone()).or_insert_with(fresh).clone();
         if entry.digest != digest {
             let message = format!("the request id {id:?} was used with another content");
             return Err(error::status(Code::AlreadyExists, reason::REQUEST_ID_REUSED, message));
@@ -73,7 +74,12 @@ impl Requests {
             };
             entry.posted.get_or_try_init(post).await.cloned()
         });
-        work.await.map_err(|_| error::shutting_down())?.map_err(|error| error::bus(&error))
+        let result = work.await.map_err(|_| error::shutting_down())?;
+        if result.is_err() {
+            // Nothing was posted, so the id is free again, also for a corrected content.
+            self.known.remove_if(&known_by, |_, entry| entry.posted.get().is_none());
+        }
+        result.map_err(|error| error::bus(&error))
     }
 
     fn forget_old(&self) {

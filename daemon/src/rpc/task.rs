@@ -52,7 +52,8 @@ impl TaskService for Tasks {
         let work =
             async { self.0.supervisor.submit(call.caller(), submit).await.map_err(|error| error::command(&error)) };
         let action = Action::Submit(&project, parent.as_ref());
-        let task = call.change(action, resource, request_id.as_ref(), work).await?;
+        let name = |task: &Arc<TaskRecord>| Some(task.key.to_string());
+        let task = call.make(action, resource, request_id.as_ref(), work, name).await?;
         Ok(Response::new(v1::SubmitTaskResponse { task: self.show(&task) }))
     }
 
