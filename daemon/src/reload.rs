@@ -98,10 +98,11 @@ impl Reloader {
         // Dropped with this future, which ends the watch.
         let Some(_watcher) = self.watch(Arc::clone(&changed)) else { return std::future::pending().await };
         loop {
-            changed.notified().await;
-            tokio::time::sleep(SETTLE).await;
+            // First also without a notification: the file may have changed between its reading and the watch.
             // Its problem is logged and shown.
             drop(self.reload(supervisor).await);
+            changed.notified().await;
+            tokio::time::sleep(SETTLE).await;
         }
     }
 
