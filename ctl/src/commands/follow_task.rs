@@ -246,10 +246,9 @@ impl<'a> Story<'a> {
 
     fn run_changed(&mut self, run: Run) {
         let id = run.run_id.clone();
-        let new = self.asked.insert(id.clone());
         let ended = run.status() != RunStatus::Running;
         self.runs.insert(id.clone(), run);
-        if new && self.complete {
+        if self.complete {
             self.ask(&id, None);
         }
         if ended && self.closed.contains(&id) && self.open.as_deref() == Some(&id) {
@@ -257,28 +256,33 @@ impl<'a> Story<'a> {
         }
     }
 
-    /// Asks for the logs of all attempts so far, oldest first.
+    /// Asks for the logs of all attempts that are new to us, oldest first.
     fn snapshot_complete(&mut self) {
         if std::mem::replace(&mut self.complete, true) {
             return;
         }
-        let known = |run: &&Run| !self.closed.contains(&run.run_id) && self.open.as_ref() != Some(&run.run_id);
-        let mut runs: Vec<&Run> = self.runs.values().filter(known).collect();
+        let mut runs: Vec<&Run> = self.runs.values().filter(|run| !self.asked.contains(&run.run_id)).collect();
         runs.sort_by_key(|run| {
             (run.attempt, run.start_time.map(|time| (time.seconds, time.nanos)), run.run_id.clone())
         });
         let mut ids: Vec<String> = runs.into_iter().map(|run| run.run_id.clone()).collect();
-        if self.view.tail.is_some() {
-            ids.drain(..ids.len().saturating_sub(1));
+        // The tail is of the attempt that is the latest now; what comes later is shown whole.
+        let tail = self.view.tail.take();
+        if tail.is_some() {
+            let older = ids.len().saturating_sub(1);
+            self.asked.extend(ids.drain(..older));
         }
-        ids.iter().for_each(|id| self.ask(id, self.view.tail));
+        ids.iter().for_each(|id| self.ask(id, tail));
         if self.view.story {
             self.tell_phase();
         }
     }
 
-    fn ask(&self, id: &str, tail: Option<u32>) {
-        if let (Some(logs), Some(run)) = (&self.logs, self.runs.get(id)) {
+    /// Asks for the log of a run, once.
+    fn ask(&mut self, id: &str, tail: Option<u32>) {
+        if let (Some(logs), Some(run)) = (&self.logs, self.runs.get(id))
+            && self.asked.insert(id.to_owned())
+        {
             // The receiver lives as long as we do; if it has gone, its failure is on its way.
             let _ = logs.send((Box::new(run.clone()), tail));
         }
