@@ -95,7 +95,7 @@ fn table(frame: &mut Frame<'_>, state: &mut State, area: Rect) {
         widths.extend([Constraint::Length(7), Constraint::Length(8)]);
         heads.extend(["ATTEMPT", "AGENT"]);
     }
-    widths.extend([Constraint::Length(7), Constraint::Fill(1)]);
+    widths.extend([Constraint::Length(8), Constraint::Fill(1)]);
     heads.extend(["TIME", "LAST LINE"]);
     if project {
         widths.insert(0, Constraint::Length(14));
