@@ -130,7 +130,7 @@ impl Resource for Run {
 
     fn table(runs: &[Self], wide: bool) -> Table {
         let mut columns = vec![("RUN", Kind::Word), ("TASK", Kind::Id), ("N", Kind::Number), ("STATE", Kind::Word)];
-        columns.extend([("AGENT", Kind::Extra), ("TIME", Kind::Number), ("COST", Kind::Number)]);
+        columns.extend([("AGENT", Kind::Extra), ("TIME", Kind::Number), ("COST", Kind::Extra)]);
         if wide {
             columns.extend([
                 ("PROJECT", Kind::Word),
