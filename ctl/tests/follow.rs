@@ -23,7 +23,7 @@ fn first_attempt(fake: &Fake) {
 fn finish(fake: &Fake, reason: EndReason) {
     fake.with(|world| {
         world.log(RUN, "finished\n", true);
-        world.post("INFO", "task completed");
+        world.post("DECISION", "keep the old API");
         world.put_run(run(RUN, 1, RunStatus::Completed));
         world.put_task(ended(reason));
     });
@@ -46,7 +46,7 @@ fn start_prints_the_id_first_follows_and_passes_the_result_on() {
         "at most 100 attempts",
         "── attempt 1",
         "completed",
-        "task completed",
+        "keep the old API",
         "✓ done  after 2m 14s",
     ] {
         assert!(err.contains(text), "no {text:?} in {err}");
@@ -209,7 +209,7 @@ fn the_story_of_a_task_reads_in_its_order() {
         world.put_task(Task { why, ..task(TaskPhase::Backoff) });
     });
     live.sees("backoff");
-    fake.with(|world| world.post("RUN_CRASH", "exit 1\n1\n2\n3\n4\n5\n6\n7\n8"));
+    fake.with(|world| world.post("RUN_CRASH", "exit 1\nrun_dir: /r\n\n## stderr (last 50 lines)\n1\n2\n3\n4\n5\n6\n7\n8"));
     live.sees("more lines");
     fake.with(|world| {
         world.put_run(run(RUN2, 2, RunStatus::Running));
@@ -221,7 +221,7 @@ fn the_story_of_a_task_reads_in_its_order() {
     fake.with(|world| world.put_run(run(RUN2, 2, RunStatus::Completed)));
     live.sees("completed");
     fake.with(|world| {
-        world.post("INFO", "task completed");
+        world.post("DECISION", "keep the old API");
         world.put_task(Task { attempt: 2, ..ended(EndReason::NeedsAttention) });
     });
     assert_eq!(live.ends(), 1);

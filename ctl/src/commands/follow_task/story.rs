@@ -198,9 +198,8 @@ impl<'a> Story<'a> {
         if let Some(run) = run.filter(|_| self.view.story) {
             let screen = &self.context.screen;
             let word = screen.paint_err(words::run_tone(&run), &words::run_state(&run));
-            let mut facts =
-                vec![time::elapsed_text(run.start_time.as_ref(), run.end_time.as_ref()), words::exit_text(&run)];
-            facts.extend([plain(&run.error_summary), words::cost(&run)]);
+            let took = time::elapsed_text(run.start_time.as_ref(), run.end_time.as_ref());
+            let mut facts = vec![took, plain(&words::ending(&run)), words::cost(&run)];
             facts.retain(|fact| !fact.is_empty() && fact != "–");
             let facts = screen.paint_err(Tone::Quiet, &facts.join(" · "));
             screen.note(&format!("· {word}  {facts}"));
@@ -225,7 +224,8 @@ impl<'a> Story<'a> {
     fn message(&mut self, message: &BusMessage) {
         self.cursor.clone_from(&message.msg_id);
         let screen = &self.context.screen;
-        let mut lines = message.body.lines();
+        let Some(body) = worth_telling(message) else { return };
+        let mut lines = body.lines();
         let head = format!("{}  {}", message.r#type, plain(lines.next().unwrap_or("")));
         let at = message.time.as_ref().map_or_else(|| "--:--:--".into(), time::time_of_day);
         let mut text = screen.paint_err(Tone::Quiet, &format!("▸ {at} {}", plain(&head)));
@@ -290,4 +290,16 @@ pub(in crate::commands) fn header(context: &Context, run: &Run) -> String {
     parts.extend([run.run_id.clone(), run.agent.clone(), run.agent_version.clone()]);
     parts.retain(|part| !part.is_empty());
     context.screen.paint_err(Tone::Strong, &format!("── {} ──", plain(&parts.join(" · "))))
+}
+
+/// What a message says beyond the story itself, which tells of attempts and ends already; `None`: nothing.
+fn worth_telling(message: &BusMessage) -> Option<&str> {
+    const TOLD: [&str; 4] =
+        ["starting root agent", "continuing root agent", "task completed", "task failed: max restarts"];
+    match message.r#type.as_str() {
+        "RUN_START" | "RUN_STOP" => None,
+        "RUN_CRASH" => message.body.split_once("\n\n## ").map(|(_, tail)| tail),
+        _ if TOLD.iter().any(|told| message.body.starts_with(told)) => None,
+        _ => Some(&message.body),
+    }
 }
