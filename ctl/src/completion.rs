@@ -67,7 +67,7 @@ async fn run_names(daemon: &Daemon) -> Option<Names> {
     Some(answer.runs.into_iter().map(|run| (run.run_id.clone(), words::run_state(&run))).collect())
 }
 
-/// Asks the daemon for names and offers those that begin with, or as a slug contain, what was typed.
+/// Asks the daemon for names and offers those that begin with what was typed.
 fn offer(typed: &std::ffi::OsStr, ask: impl AsyncFnOnce(Daemon) -> Option<Names>) -> Vec<CompletionCandidate> {
     let Some(typed) = typed.to_str() else { return Vec::new() };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };

@@ -266,6 +266,7 @@ fn the_tree_has_runs_below_tasks_and_children_below_runs() {
         world.put_run(Run { task_id: child.into(), run_id: id, ..run(RUN, 1, RunStatus::Completed) });
     });
     insta::assert_snapshot!("run_tree", out(&fake.run(&["run", "tree", TASK])));
+    assert!(out(&fake.run(&["run", "tree", TASK, "-o", "yaml"])).contains("children:"));
     assert_eq!(json(&fake, &["run", "tree", TASK])["runs"][0]["children"][0]["runs"][0]["attempt"], 1);
 }
 

@@ -23,7 +23,7 @@ fn first_attempt(fake: &Fake) {
 fn finish(fake: &Fake, reason: EndReason) {
     fake.with(|world| {
         world.log(RUN, "finished\n", true);
-        world.post("INFO", "task completed");
+        world.post("DECISION", "keep the old API");
         world.put_run(run(RUN, 1, RunStatus::Completed));
         world.put_task(ended(reason));
     });
@@ -46,7 +46,7 @@ fn start_prints_the_id_first_follows_and_passes_the_result_on() {
         "at most 100 attempts",
         "── attempt 1",
         "completed",
-        "task completed",
+        "keep the old API",
         "✓ done  after 2m 14s",
     ] {
         assert!(err.contains(text), "no {text:?} in {err}");
@@ -192,4 +192,40 @@ fn start_once_with_json_prints_the_ended_task() {
     assert_eq!(live.ends(), 0, "{}", live.err());
     let value: serde_json::Value = serde_json::from_str(&live.out()).expect("JSON");
     assert_eq!(value["end"]["reason"], "done");
+}
+
+/// Two attempts, a pause between them and a crash on the bus, as a person reads it.
+#[test]
+fn the_story_of_a_task_reads_in_its_order() {
+    let fake = ready();
+    let mut live = Live::spawn(fake.ctl(&["start", "fix it"]));
+    live.sees("queued");
+    first_attempt(&fake);
+    live.sees("working");
+    fake.with(|world| {
+        world.log(RUN, "no final line end", true);
+        world.put_run(run(RUN, 1, RunStatus::Failed));
+        let why = "the next attempt starts in 1s".into();
+        world.put_task(Task { why, ..task(TaskPhase::Backoff) });
+    });
+    live.sees("backoff");
+    fake.with(|world| world.post("RUN_CRASH", "exit 1\nrun_dir: /r\n\n## stderr (last 50 lines)\n1\n2\n3\n4\n5\n6\n7\n8"));
+    live.sees("more lines");
+    fake.with(|world| {
+        world.put_run(run(RUN2, 2, RunStatus::Running));
+        world.put_task(Task { attempt: 2, ..task(TaskPhase::Running) });
+        world.log(RUN2, "second\n", true);
+    });
+    live.sees("second");
+    // Bus and watch are streams of their own: only what is waited for has an order between them.
+    fake.with(|world| world.put_run(run(RUN2, 2, RunStatus::Completed)));
+    live.sees("completed");
+    fake.with(|world| {
+        world.post("DECISION", "keep the old API");
+        world.put_task(Task { attempt: 2, ..ended(EndReason::NeedsAttention) });
+    });
+    assert_eq!(live.ends(), 1);
+    let folder = fake.folder.path().canonicalize().expect("a folder");
+    insta::assert_snapshot!("start_story", live.err().replace(folder.to_str().expect("text"), "[folder]"));
+    insta::assert_snapshot!("start_output", live.out());
 }

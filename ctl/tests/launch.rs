@@ -5,8 +5,16 @@ mod support;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use support::{Fake, TASK, agent, err, finish, out};
+
+/// One test at a time: a fork of one, while another still writes its program, makes that program "busy".
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn script(folder: &Path, text: &str) {
     let path = folder.join("conductord");
@@ -26,6 +34,7 @@ fn ctl(home: &Path, bin: &Path, args: &[&str]) -> std::process::Command {
 
 #[test]
 fn start_starts_the_daemon_in_a_session_of_its_own_and_says_so() {
+    let _alone = alone();
     let mut fake = Fake::start();
     fake.with(|world| world.agents = vec![agent("claude", true)]);
     let bin = tempfile::tempdir().expect("a folder");
@@ -61,6 +70,7 @@ fn command_spawn(mut command: std::process::Command) -> std::process::Child {
 
 #[test]
 fn a_daemon_that_fails_is_shown_with_its_last_lines() {
+    let _alone = alone();
     let home = tempfile::tempdir().expect("a folder");
     script(home.path(), "echo conductor.yaml:3:1: unknown key >&2; exit 78");
     let output = finish(ctl(home.path(), home.path(), &["start", "fix it"]));
@@ -71,6 +81,7 @@ fn a_daemon_that_fails_is_shown_with_its_last_lines() {
 
 #[test]
 fn a_missing_daemon_is_named() {
+    let _alone = alone();
     let home = tempfile::tempdir().expect("a folder");
     let mut command = ctl(home.path(), home.path(), &["daemon", "start"]);
     command.env("PATH", "/nonexistent");
@@ -81,6 +92,7 @@ fn a_missing_daemon_is_named() {
 
 #[test]
 fn a_daemon_that_is_only_on_the_path_is_found() {
+    let _alone = alone();
     let home = tempfile::tempdir().expect("a folder");
     let elsewhere = tempfile::tempdir().expect("a folder");
     script(elsewhere.path(), "echo found on the path; exit 3");

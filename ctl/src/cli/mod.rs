@@ -58,7 +58,9 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
     pub socket: Option<PathBuf>,
     /// Form of lists and details
-    #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t = Format::Table, hide_default_value = true, help_heading = "Global options")]
+    #[arg(short, long, global = true, value_enum, hide_possible_values = true,
+        value_name = "table|wide|json|yaml|name", default_value_t = Format::Table, hide_default_value = true,
+        help_heading = "Global options")]
     pub output: Format,
     /// No colours, as with NO_COLOR
     #[arg(long, global = true, help_heading = "Global options")]
@@ -177,7 +179,7 @@ pub struct Target {
 #[derive(Args, Debug)]
 pub struct Completion {
     /// The shell
-    #[arg(value_enum)]
+    #[arg(value_enum, hide_possible_values = true, value_name = "bash|zsh|fish")]
     pub shell: Shell,
 }
 

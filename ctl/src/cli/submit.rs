@@ -106,13 +106,13 @@ pub struct SpecArgs {
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub log_limit: Option<u64>,
     /// What happens to processes that the agent leaves behind
-    #[arg(long, value_enum, value_name = "POLICY")]
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "sweep|report|keep")]
     pub on_exit: Option<ExitPolicyArg>,
     /// How long DONE waits for live children
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub child_wait: Option<Duration>,
     /// What happens to live children then
-    #[arg(long, value_enum, value_name = "POLICY")]
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "detach|stop|wait")]
     pub on_child_timeout: Option<ChildPolicyArg>,
 }
 

@@ -52,8 +52,8 @@ pub struct TaskList {
     /// Only of this project
     #[arg(short, long, value_name = "PROJECT", add = crate::completion::projects())]
     pub project: Option<String>,
-    /// Only in this phase; may be repeated
-    #[arg(long, value_enum, value_name = "PHASE")]
+    /// Only in this phase: queued, starting, running, backoff, waiting_children, stopping or finished; may be repeated
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "PHASE")]
     pub phase: Vec<PhaseArg>,
     /// Only of this agent
     #[arg(short, long, value_name = "AGENT", add = crate::completion::agents())]

@@ -2,7 +2,7 @@
 
 use conductor_proto::v1::{ListOrder, ListRunsRequest, LogStream, Run, Task};
 
-use super::follow_task::{self, View, header, write_log};
+use super::follow_task::{self, View, header};
 use super::{Context, interrupted, say_detached};
 use crate::cli::Logs;
 use crate::connect::Daemon;
@@ -83,8 +83,21 @@ fn stream(args: &Logs) -> LogStream {
     if args.stderr { LogStream::Stderr } else { LogStream::Stdout }
 }
 
+/// Writes a piece of a log. On a terminal what could change it is replaced, unless it is wanted `raw`.
+pub(super) fn write_log(context: &Context, bytes: &[u8], raw: bool, to_stderr: bool) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let screen = &context.screen;
+    let terminal = if to_stderr { screen.err_is_terminal } else { screen.out_is_terminal };
+    let safe = if raw || !terminal { None } else { Some(harmless(bytes)) };
+    let bytes = safe.as_deref().unwrap_or(bytes);
+    if to_stderr {
+        return std::io::stderr().write_all(bytes).map_err(|error| Failure::io("write the output", error));
+    }
+    screen.data(bytes)
+}
+
 /// A piece of a log without what could change the terminal: colours stay, other control characters are shown as `�`.
-pub(super) fn harmless(bytes: &[u8]) -> Vec<u8> {
+fn harmless(bytes: &[u8]) -> Vec<u8> {
     let mut safe = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some((&byte, after)) = rest.split_first() {

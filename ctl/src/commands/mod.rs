@@ -137,6 +137,6 @@ pub(crate) async fn interrupted() {
 /// How to come back to a task after Ctrl-C.
 pub(crate) fn say_detached(context: &Context, what: &str, name: &str) {
     context.screen.note(&format!("\ndetached; the {what} goes on"));
-    context.screen.hint(&format!("follow it again:  conductorctl logs -f {name}"));
-    context.screen.hint(&format!("stop it:          conductorctl stop {name}"));
+    context.screen.hint(&format!("again:  conductorctl logs -f {name}"));
+    context.screen.hint(&format!("stop:   conductorctl stop {name}"));
 }

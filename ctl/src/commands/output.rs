@@ -46,7 +46,7 @@ pub(super) async fn copy(context: &Context, daemon: &Daemon, run: &Run, file: Ru
     let mut last = b'\n';
     while let Some(piece) = pieces.message().await.map_err(|status| Failure::status("read the file", status))? {
         last = piece.data.last().copied().unwrap_or(last);
-        super::follow_task::write_log(context, &piece.data, false, false)?;
+        super::logs::write_log(context, &piece.data, false, false)?;
     }
     if last != b'\n' && context.screen.out_is_terminal { context.screen.data(b"\n") } else { Ok(()) }
 }

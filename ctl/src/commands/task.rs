@@ -122,7 +122,7 @@ async fn show(context: &Context, args: &TaskShow) -> Result<(), Failure> {
     let request = GetTaskPromptRequest { project_id: task.project_id, task_id: task.task_id };
     let call = async |request| daemon.tasks().get_task_prompt(request).await;
     let prompt = daemon.call("read the prompt", request, call).await?.prompt;
-    super::follow_task::write_log(context, prompt.as_bytes(), false, false)?;
+    super::logs::write_log(context, prompt.as_bytes(), false, false)?;
     if prompt.ends_with('\n') || !context.screen.out_is_terminal { Ok(()) } else { context.screen.data(b"\n") }
 }
 

@@ -144,7 +144,7 @@ fn run_text(context: &Context, run: &Run) -> String {
     let screen = &context.screen;
     let state = screen.paint(words::run_tone(run), &words::run_state(run));
     let took = time::elapsed_text(run.start_time.as_ref(), run.end_time.as_ref());
-    let mut facts = vec![words::exit_text(run), took, words::cost(run), plain(&run.error_summary)];
+    let mut facts = vec![plain(&words::ending(run)), took, words::cost(run)];
     facts.retain(|fact| !fact.is_empty() && fact != "–" && fact != "exit 0");
     let number = if run.attempt == 0 { String::new() } else { format!("#{} ", run.attempt) };
     format!("{number}{}  {state}  {}", run.run_id, screen.paint(Tone::Quiet, &facts.join(" · "))).trim_end().to_owned()

@@ -118,6 +118,19 @@ pub(crate) fn exit_text(run: &Run) -> String {
     }
 }
 
+/// How a run ended, in words: its exit, and the reason where that says more.
+pub(crate) fn ending(run: &Run) -> String {
+    let (exit, reason) = (exit_text(run), run.error_summary.as_str());
+    // Most reasons name the exit themselves.
+    let named = reason.starts_with("exit code") || reason.starts_with("ended by");
+    match (exit.as_str(), reason) {
+        ("", reason) => reason.to_owned(),
+        (exit, "") => exit.to_owned(),
+        (_, reason) if named => reason.to_owned(),
+        (exit, reason) => format!("{exit}: {reason}"),
+    }
+}
+
 /// `$0.42`; `–` if it is not known.
 pub(crate) fn cost(run: &Run) -> String {
     let Some((usage, dollars)) = run.usage.as_ref().and_then(|usage| Some((usage, usage.cost_usd?))) else {

@@ -15,6 +15,9 @@ use conductor_proto::v1::{Task, TaskPhase};
 /// Columns from which the project has room.
 const WITH_PROJECT: u16 = 110;
 
+/// Columns from which attempt and agent have room beside the last line.
+const WITH_AGENT: u16 = 100;
+
 pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
     let areas = Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]);
     let [head, body, foot] = areas.areas(frame.area());
@@ -46,7 +49,7 @@ fn head_line(state: &State) -> Line<'static> {
     let runs = state.live_runs().count();
     let mut spans = vec![
         Span::styled("conductor", style(state, Tone::Strong)),
-        Span::raw(format!("  {live} live tasks, {runs} runs")),
+        Span::raw(format!("  {}, {}", count(live, "live task"), count(runs, "run"))),
     ];
     if let Some(away) = state.away {
         spans.push(Span::styled(
@@ -55,6 +58,10 @@ fn head_line(state: &State) -> Line<'static> {
         ));
     }
     Line::from(spans)
+}
+
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn foot_line(state: &State) -> Line<'static> {
@@ -67,7 +74,7 @@ fn foot_line(state: &State) -> Line<'static> {
     }
     let keys = match state.view {
         View::Table => "↑↓ select   enter details   l logs   s stop   q quit",
-        View::Details => "↑↓ other task   l logs   s stop   q back",
+        View::Details => "↑↓ other task   PgUp PgDn scroll   l logs   s stop   q back",
         View::Log if state.scroll > 0 => "↑↓ scroll   G follow   s stop   q back",
         View::Log => "following   ↑↓ scroll   s stop   q back",
     };
@@ -80,22 +87,22 @@ fn table(frame: &mut Frame<'_>, state: &mut State, area: Rect) {
         frame.render_widget(Paragraph::new(text).style(style(state, Tone::Quiet)).centered(), area);
         return;
     }
-    let project = area.width >= WITH_PROJECT;
+    let (project, agent) = (area.width >= WITH_PROJECT, area.width >= WITH_AGENT);
     let id_width = if area.width >= 120 { 44 } else { 28 };
-    let mut widths = vec![
-        Constraint::Length(id_width),
-        Constraint::Length(16),
-        Constraint::Length(7),
-        Constraint::Length(8),
-        Constraint::Length(7),
-        Constraint::Fill(1),
-    ];
-    let mut heads = vec!["TASK", "STATE", "ATTEMPT", "AGENT", "TIME", "LAST LINE"];
+    let mut widths = vec![Constraint::Length(id_width), Constraint::Length(16)];
+    let mut heads = vec!["TASK", "STATE"];
+    if agent {
+        widths.extend([Constraint::Length(7), Constraint::Length(8)]);
+        heads.extend(["ATTEMPT", "AGENT"]);
+    }
+    widths.extend([Constraint::Length(8), Constraint::Fill(1)]);
+    heads.extend(["TIME", "LAST LINE"]);
     if project {
         widths.insert(0, Constraint::Length(14));
         heads.insert(0, "PROJECT");
     }
-    let rows: Vec<Row<'_>> = state.tasks().into_iter().map(|task| row(state, task, project, id_width)).collect();
+    let rows: Vec<Row<'_>> =
+        state.tasks().into_iter().map(|task| row(state, task, (project, agent), id_width)).collect();
     let table = Table::new(rows, widths)
         .header(Row::new(heads).style(style(state, Tone::Quiet)))
         .column_spacing(1)
@@ -103,7 +110,7 @@ fn table(frame: &mut Frame<'_>, state: &mut State, area: Rect) {
     frame.render_stateful_widget(table, area, &mut state.rows);
 }
 
-fn row<'a>(state: &State, task: &Task, project: bool, id_width: u16) -> Row<'a> {
+fn row<'a>(state: &State, task: &Task, (project, agent): (bool, bool), id_width: u16) -> Row<'a> {
     let run = state.run_of(task);
     let end = task.end.as_ref().and_then(|end| end.time.as_ref());
     let start = run.and_then(|run| run.start_time.as_ref()).or(task.create_time.as_ref());
@@ -115,11 +122,13 @@ fn row<'a>(state: &State, task: &Task, project: bool, id_width: u16) -> Row<'a> 
     let mut cells = vec![
         Cell::from(middle(&task.task_id, usize::from(id_width))),
         Cell::from(Span::styled(words::task_state(task), style(state, words::task_tone(task)))),
-        Cell::from(attempts(task)),
-        Cell::from(cut(task.spec.as_ref().map_or("", |spec| spec.agent.as_str()), 8)),
         Cell::from(time::elapsed_text(start, end)),
         Cell::from(line),
     ];
+    if agent {
+        let name = task.spec.as_ref().map_or("", |spec| spec.agent.as_str());
+        cells.splice(2..2, [Cell::from(attempts(task)), Cell::from(cut(name, 8))]);
+    }
     if project {
         cells.insert(0, Cell::from(Span::styled(cut(&task.project_id, 14), style(state, Tone::Quiet))));
     }
@@ -143,7 +152,8 @@ fn details(frame: &mut Frame<'_>, state: &State, area: Rect) {
             Span::styled(plain(value), style(state, tone)),
         ]));
     }
-    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), area);
+    let top = u16::try_from(state.scroll.min(lines.len().saturating_sub(1))).unwrap_or(0);
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((top, 0)), area);
 }
 
 fn log(frame: &mut Frame<'_>, state: &State, area: Rect) {

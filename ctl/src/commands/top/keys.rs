@@ -7,6 +7,9 @@ use super::state::{State, View};
 /// Rows of a page key.
 const PAGE: isize = 10;
 
+/// Lines of a task's and a run's details together are fewer.
+const MAX_DETAILS: usize = 60;
+
 /// What is left to do after a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
@@ -42,6 +45,7 @@ pub(super) fn action(state: &mut State, key: KeyEvent) -> Action {
         KeyCode::Char('l') if state.view != View::Log => Action::OpenLog,
         KeyCode::Enter if state.view == View::Table && state.selected().is_some() => {
             state.view = View::Details;
+            state.scroll = 0;
             Action::None
         }
         code => {
@@ -67,9 +71,14 @@ fn movement(state: &mut State, code: KeyCode) {
         KeyCode::End | KeyCode::Char('G') => isize::MAX / 2,
         _ => return,
     };
-    if state.view == View::Log {
+    if state.view == View::Details && by.abs() == PAGE {
+        state.scroll = state.scroll.saturating_add_signed(by).min(MAX_DETAILS);
+    } else if state.view == View::Log {
         state.scroll = state.scroll.saturating_add_signed(-by).min(state.log.len());
     } else {
+        if state.view == View::Details {
+            state.scroll = 0;
+        }
         state.step(by);
     }
 }

@@ -130,7 +130,7 @@ impl Resource for Run {
 
     fn table(runs: &[Self], wide: bool) -> Table {
         let mut columns = vec![("RUN", Kind::Word), ("TASK", Kind::Id), ("N", Kind::Number), ("STATE", Kind::Word)];
-        columns.extend([("AGENT", Kind::Extra), ("TIME", Kind::Number), ("COST", Kind::Number)]);
+        columns.extend([("AGENT", Kind::Extra), ("TIME", Kind::Number), ("COST", Kind::Extra)]);
         if wide {
             columns.extend([
                 ("PROJECT", Kind::Word),
@@ -238,9 +238,8 @@ fn known_end(run: &Run) -> Option<&prost_types::Timestamp> {
 }
 
 fn note(run: &Run) -> String {
-    let parts = [words::exit_text(run), run.error_summary.clone()];
-    let hidden = run.exit_code == Some(0) && run.signal == 0;
-    parts.into_iter().skip(usize::from(hidden)).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+    let ending = words::ending(run);
+    if ending == "exit 0" { String::new() } else { ending }
 }
 
 fn usage_text(run: &Run) -> String {

@@ -1,156 +1,32 @@
-//! Follows a task from attempt to attempt: its phases, the agent's output, its bus. Used by `start` and `logs -f`.
-//!
-//! ```text
-//! watch ──┐
-//! bus   ──┼─ pumps (one stream each, resumed after a restart) ──> one bounded queue ──> the screen
-//! logs  ──┘  in the order of attempts, each to its end
-//! ```
+//! Tells what happens to a followed task, in an order that a person can follow.
 
 use std::collections::{HashMap, HashSet};
 
-use conductor_proto::v1::{BusMessage, BusRef, EndReason, LogStream, Run, RunStatus, Task, TaskPhase};
+use conductor_proto::v1::{BusMessage, EndReason, Run, RunStatus, Task, TaskPhase};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
-use super::{Context, interrupted, say_detached};
+use super::pumps::{Item, Wanted};
+use super::{View, bus_of, is_done};
+use crate::commands::Context;
+use crate::commands::logs::write_log;
 use crate::connect::Daemon;
 use crate::errors::Failure;
-use crate::follow::{BusPages, BusReader, Change, LogReader, Watcher};
+use crate::follow::{BusPages, Change};
 use crate::output::views::attempts;
 use crate::output::{Tone, plain, time, words};
-use crate::resolve::run_ref;
-
-/// Items between the streams and the screen: a slow terminal holds the streams back instead of filling memory.
-const QUEUE: usize = 64;
 
 /// Lines of a message that are shown; `bus read` shows all.
 const MESSAGE_LINES: usize = 6;
 
-/// What is shown.
-#[derive(Clone, Copy)]
-pub(super) struct View {
-    pub(super) stream: LogStream,
-    /// Lines before the end of the latest attempt; `None`: all attempts whole.
-    pub(super) tail: Option<u32>,
-    pub(super) raw: bool,
-    /// Phases, bus and end of the task.
-    pub(super) story: bool,
-    /// The agent's output is no data: it goes to standard error.
-    pub(super) quiet_data: bool,
-}
-
-enum Item {
-    Change(Change),
-    Attempt(Box<Run>),
-    Bytes(Vec<u8>),
-    LogEnd,
-    NoMoreLogs,
-    Message(Box<BusMessage>),
-    Failed(Failure),
-}
-
-/// Follows until the task has ended, and answers with it. Ctrl-C detaches.
-pub(super) async fn follow(context: &Context, daemon: &Daemon, task: &Task, view: View) -> Result<Task, Failure> {
-    let (items, mut queue) = mpsc::channel(QUEUE);
-    // As long as the task's attempts at most; what waits in it are ids, not output.
-    let (runs, wanted) = mpsc::unbounded_channel();
-    let watcher = Watcher::new(daemon, &task.project_id, &task.task_id, false);
-    let mut pumps = vec![
-        tokio::spawn(pump_watch(watcher, items.clone())),
-        tokio::spawn(pump_logs(daemon.clone(), view, wanted, items.clone())),
-    ];
-    if view.story {
-        let reader = BusReader::new(daemon, bus_of(task), String::new(), 0);
-        pumps.push(tokio::spawn(pump_bus(reader, items)));
-    }
-    let mut story = Story::new(context, task, view, runs);
-    let result = tokio::select! {
-        biased;
-        () = interrupted() => {
-            say_detached(context, "task", &task.task_id);
-            Err(Failure::Interrupted)
-        }
-        result = story.tell(&mut queue) => result,
-    };
-    pumps.iter().for_each(JoinHandle::abort);
-    let ended = result?;
-    if view.story {
-        story.rest_of_bus(daemon, &mut queue).await?;
-        story.end(&ended);
-    }
-    Ok(ended)
-}
-
-fn bus_of(task: &Task) -> BusRef {
-    BusRef { project_id: task.project_id.clone(), task_id: task.task_id.clone() }
-}
-
-async fn pump_watch(mut watcher: Watcher, items: mpsc::Sender<Item>) {
-    loop {
-        let (item, last) = match watcher.next().await {
-            Ok(change) => (Item::Change(change), false),
-            Err(failure) => (Item::Failed(failure), true),
-        };
-        if items.send(item).await.is_err() || last {
-            return;
-        }
-    }
-}
-
-async fn pump_bus(mut reader: BusReader, items: mpsc::Sender<Item>) {
-    loop {
-        let (item, last) = match reader.next().await {
-            Ok(message) => (Item::Message(Box::new(message)), false),
-            Err(failure) => (Item::Failed(failure), true),
-        };
-        if items.send(item).await.is_err() || last {
-            return;
-        }
-    }
-}
-
-async fn pump_logs(
-    daemon: Daemon,
-    view: View,
-    mut wanted: mpsc::UnboundedReceiver<(Box<Run>, Option<u32>)>,
-    items: mpsc::Sender<Item>,
-) {
-    while let Some((run, tail)) = wanted.recv().await {
-        // What another program runs never tells its end here.
-        let mut reader = LogReader::new(&daemon, run_ref(&run), view.stream, tail, !run.external);
-        if items.send(Item::Attempt(run)).await.is_err() {
-            return;
-        }
-        loop {
-            let item = match reader.next().await {
-                Ok(Some(bytes)) => Item::Bytes(bytes),
-                Ok(None) => break,
-                // A run that failed to start may have no log at all.
-                Err(failure) if failure.is_not_found() => break,
-                Err(failure) => {
-                    let _ = items.send(Item::Failed(failure)).await;
-                    return;
-                }
-            };
-            if items.send(item).await.is_err() {
-                return;
-            }
-        }
-        if items.send(Item::LogEnd).await.is_err() {
-            return;
-        }
-    }
-    let _ = items.send(Item::NoMoreLogs).await;
-}
-
-struct Story<'a> {
+/// The state of the story.
+pub(super) struct Story<'a> {
     context: &'a Context,
     view: View,
     task: Task,
     phase: Option<TaskPhase>,
     runs: HashMap<String, Run>,
     asked: HashSet<String>,
-    logs: Option<mpsc::UnboundedSender<(Box<Run>, Option<u32>)>>,
+    logs: Option<mpsc::UnboundedSender<Wanted>>,
     complete: bool,
     seen: bool,
     /// The attempt whose log is being printed.
@@ -162,12 +38,7 @@ struct Story<'a> {
 }
 
 impl<'a> Story<'a> {
-    fn new(
-        context: &'a Context,
-        task: &Task,
-        view: View,
-        logs: mpsc::UnboundedSender<(Box<Run>, Option<u32>)>,
-    ) -> Self {
+    pub(super) fn new(context: &'a Context, task: &Task, view: View, logs: mpsc::UnboundedSender<Wanted>) -> Self {
         Self {
             context,
             view,
@@ -186,7 +57,7 @@ impl<'a> Story<'a> {
         }
     }
 
-    async fn tell(&mut self, queue: &mut mpsc::Receiver<Item>) -> Result<Task, Failure> {
+    pub(super) async fn tell(&mut self, queue: &mut mpsc::Receiver<Item>) -> Result<Task, Failure> {
         while let Some(item) = queue.recv().await {
             match item {
                 Item::Change(change) => self.change(change)?,
@@ -246,10 +117,9 @@ impl<'a> Story<'a> {
 
     fn run_changed(&mut self, run: Run) {
         let id = run.run_id.clone();
-        let new = self.asked.insert(id.clone());
         let ended = run.status() != RunStatus::Running;
         self.runs.insert(id.clone(), run);
-        if new && self.complete {
+        if self.complete {
             self.ask(&id, None);
         }
         if ended && self.closed.contains(&id) && self.open.as_deref() == Some(&id) {
@@ -257,28 +127,33 @@ impl<'a> Story<'a> {
         }
     }
 
-    /// Asks for the logs of all attempts so far, oldest first.
+    /// Asks for the logs of all attempts that are new to us, oldest first.
     fn snapshot_complete(&mut self) {
         if std::mem::replace(&mut self.complete, true) {
             return;
         }
-        let known = |run: &&Run| !self.closed.contains(&run.run_id) && self.open.as_ref() != Some(&run.run_id);
-        let mut runs: Vec<&Run> = self.runs.values().filter(known).collect();
+        let mut runs: Vec<&Run> = self.runs.values().filter(|run| !self.asked.contains(&run.run_id)).collect();
         runs.sort_by_key(|run| {
             (run.attempt, run.start_time.map(|time| (time.seconds, time.nanos)), run.run_id.clone())
         });
         let mut ids: Vec<String> = runs.into_iter().map(|run| run.run_id.clone()).collect();
-        if self.view.tail.is_some() {
-            ids.drain(..ids.len().saturating_sub(1));
+        // The tail is of the attempt that is the latest now; what comes later is shown whole.
+        let tail = self.view.tail.take();
+        if tail.is_some() {
+            let older = ids.len().saturating_sub(1);
+            self.asked.extend(ids.drain(..older));
         }
-        ids.iter().for_each(|id| self.ask(id, self.view.tail));
+        ids.iter().for_each(|id| self.ask(id, tail));
         if self.view.story {
             self.tell_phase();
         }
     }
 
-    fn ask(&self, id: &str, tail: Option<u32>) {
-        if let (Some(logs), Some(run)) = (&self.logs, self.runs.get(id)) {
+    /// Asks for the log of a run, once.
+    fn ask(&mut self, id: &str, tail: Option<u32>) {
+        if let (Some(logs), Some(run)) = (&self.logs, self.runs.get(id))
+            && self.asked.insert(id.to_owned())
+        {
             // The receiver lives as long as we do; if it has gone, its failure is on its way.
             let _ = logs.send((Box::new(run.clone()), tail));
         }
@@ -323,9 +198,8 @@ impl<'a> Story<'a> {
         if let Some(run) = run.filter(|_| self.view.story) {
             let screen = &self.context.screen;
             let word = screen.paint_err(words::run_tone(&run), &words::run_state(&run));
-            let mut facts =
-                vec![time::elapsed_text(run.start_time.as_ref(), run.end_time.as_ref()), words::exit_text(&run)];
-            facts.extend([plain(&run.error_summary), words::cost(&run)]);
+            let took = time::elapsed_text(run.start_time.as_ref(), run.end_time.as_ref());
+            let mut facts = vec![took, plain(&words::ending(&run)), words::cost(&run)];
             facts.retain(|fact| !fact.is_empty() && fact != "–");
             let facts = screen.paint_err(Tone::Quiet, &facts.join(" · "));
             screen.note(&format!("· {word}  {facts}"));
@@ -350,7 +224,8 @@ impl<'a> Story<'a> {
     fn message(&mut self, message: &BusMessage) {
         self.cursor.clone_from(&message.msg_id);
         let screen = &self.context.screen;
-        let mut lines = message.body.lines();
+        let Some(body) = worth_telling(message) else { return };
+        let mut lines = body.lines();
         let head = format!("{}  {}", message.r#type, plain(lines.next().unwrap_or("")));
         let at = message.time.as_ref().map_or_else(|| "--:--:--".into(), time::time_of_day);
         let mut text = screen.paint_err(Tone::Quiet, &format!("▸ {at} {}", plain(&head)));
@@ -370,7 +245,11 @@ impl<'a> Story<'a> {
     }
 
     /// Messages that were posted about the end and are not shown yet.
-    async fn rest_of_bus(&mut self, daemon: &Daemon, queue: &mut mpsc::Receiver<Item>) -> Result<(), Failure> {
+    pub(super) async fn rest_of_bus(
+        &mut self,
+        daemon: &Daemon,
+        queue: &mut mpsc::Receiver<Item>,
+    ) -> Result<(), Failure> {
         while let Ok(item) = queue.try_recv() {
             if let Item::Message(message) = item {
                 self.message(&message);
@@ -383,7 +262,7 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    fn end(&mut self, task: &Task) {
+    pub(super) fn end(&mut self, task: &Task) {
         if self.open.is_some() {
             self.attempt_ended();
         }
@@ -402,18 +281,8 @@ impl<'a> Story<'a> {
     }
 }
 
-/// Whether a task ended as wished.
-pub(super) fn is_done(task: &Task) -> bool {
-    task.end.as_ref().is_some_and(|end| end.reason() == EndReason::Done)
-}
-
-/// `Ok` if the task is done; what else happened was said already.
-pub(super) fn result_of(task: &Task) -> Result<(), Failure> {
-    if is_done(task) { Ok(()) } else { Err(Failure::NotDone) }
-}
-
 /// The line before an attempt's output.
-pub(super) fn header(context: &Context, run: &Run) -> String {
+pub(in crate::commands) fn header(context: &Context, run: &Run) -> String {
     let mut parts = Vec::new();
     if run.attempt > 0 {
         parts.push(format!("attempt {}", run.attempt));
@@ -423,15 +292,14 @@ pub(super) fn header(context: &Context, run: &Run) -> String {
     context.screen.paint_err(Tone::Strong, &format!("── {} ──", plain(&parts.join(" · "))))
 }
 
-/// Writes a piece of a log. On a terminal what could change it is replaced, unless it is wanted `raw`.
-pub(super) fn write_log(context: &Context, bytes: &[u8], raw: bool, to_stderr: bool) -> Result<(), Failure> {
-    use std::io::Write as _;
-    let screen = &context.screen;
-    let terminal = if to_stderr { screen.err_is_terminal } else { screen.out_is_terminal };
-    let safe = if raw || !terminal { None } else { Some(super::logs::harmless(bytes)) };
-    let bytes = safe.as_deref().unwrap_or(bytes);
-    if to_stderr {
-        return std::io::stderr().write_all(bytes).map_err(|error| Failure::io("write the output", error));
+/// What a message says beyond the story itself, which tells of attempts and ends already; `None`: nothing.
+fn worth_telling(message: &BusMessage) -> Option<&str> {
+    const TOLD: [&str; 4] =
+        ["starting root agent", "continuing root agent", "task completed", "task failed: max restarts"];
+    match message.r#type.as_str() {
+        "RUN_START" | "RUN_STOP" => None,
+        "RUN_CRASH" => message.body.split_once("\n\n## ").map(|(_, tail)| tail),
+        _ if TOLD.iter().any(|told| message.body.starts_with(told)) => None,
+        _ => Some(&message.body),
     }
-    screen.data(bytes)
 }
