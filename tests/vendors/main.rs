@@ -111,7 +111,9 @@ fn the_real_claude_code_does_a_task_whose_run_records_everything() {
         let info = PathBuf::from(&run.folder).join("run-info.yaml");
         assert_eq!(tree::yaml_value(&info, "session_id"), Some(run.session_id.clone()));
         let text = std::fs::read_to_string(&info)?;
-        assert!(text.contains("usage:") && text.contains("output_tokens: 50"), "{text}");
+        let kept = tree::yaml_value(&info, "usage").context("run-info.yaml has the usage")?;
+        let kept: serde_json::Value = serde_json::from_str(&kept)?;
+        assert_eq!((&kept["output"], &kept["cost"]["kind"]), (&50.into(), &"estimated".into()), "{text}");
         assert!(!text.contains("sk-test"), "the key is in run-info.yaml:\n{text}");
         assert!(!run.command_line.contains("Write hello.txt"), "the prompt is in the arguments");
 
