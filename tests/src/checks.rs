@@ -32,18 +32,22 @@ impl Checks {
 
     /// Checks that something holds.
     pub fn holds(&mut self, what: &str, condition: bool) {
-        self.equal(what, &condition, &true);
+        self.judge(what, condition, "it does not hold");
     }
 
     /// Checks that `found` is `expected`.
     pub fn equal<T: PartialEq + std::fmt::Debug + ?Sized>(&mut self, what: &str, found: &T, expected: &T) {
+        self.judge(&format!("{what}: {found:?}"), found == expected, &format!("expected {expected:?}"));
+    }
+
+    fn judge(&mut self, what: &str, passed: bool, problem: &str) {
         let (green, red, plain) = if self.color { ("\x1b[32m", "\x1b[31m", "\x1b[0m") } else { ("", "", "") };
-        if found == expected {
+        if passed {
             self.passed += 1;
             println!("   {green}ok{plain}   {what}");
         } else {
             self.failed.push(what.to_owned());
-            println!("   {red}FAIL{plain} {what}: found {found:?}, expected {expected:?}");
+            println!("   {red}FAIL{plain} {what}, {problem}");
         }
     }
 

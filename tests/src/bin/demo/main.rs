@@ -34,6 +34,7 @@ enum Agent {
 /// The first task: what the scripted agent does in each of its attempts.
 const ATTEMPTS: &str = "Make the answer. It takes three attempts.
 @fake print attempt at work
+@fake sleep 700
 @fake post PROGRESS I am at it
 @fake touch up
 @fake on-attempt 2 touch second
@@ -44,9 +45,9 @@ const ATTEMPTS: &str = "Make the answer. It takes three attempts.
 
 /// The parent: three children through conductorctl, and DONE before they have ended.
 const PARENT: &str = "Split the work among three children.
-@fake child kid-one post PROGRESS one is on | touch up | wait-file go | print one | done
-@fake child kid-two post PROGRESS two is on | touch up | wait-file go | print two | done
-@fake child kid-three post PROGRESS three is on | touch up | wait-file go | print three | done
+@fake child kid-one post PROGRESS one is on | touch up | wait-file go | sleep 900 | print one | done
+@fake child kid-two post PROGRESS two is on | touch up | wait-file go | sleep 900 | print two | done
+@fake child kid-three post PROGRESS three is on | touch up | wait-file go | sleep 900 | print three | done
 @fake done";
 
 fn main() -> ExitCode {
@@ -106,6 +107,8 @@ fn scenes(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> {
     }
     checks.equal("agents that live", &before.len(), &4);
 
+    // For the eye only: nothing below depends on it.
+    std::thread::sleep(std::time::Duration::from_secs(1));
     checks.scene("kill -9 of conductord in the middle of both");
     daemon.kill9()?;
     checks.holds("all four agents live on without it", before.iter().all(|run| procs::lives(run.pid)));
@@ -216,11 +219,11 @@ fn check_traces(checks: &mut Checks, sandbox: &Sandbox, client: &Client, tasks: 
         let ids: Vec<String> = client.messages(&task_bus(task))?.into_iter().map(|message| message.msg_id).collect();
         let same = file.iter().map(|entry| &entry.id).eq(&ids);
         checks.holds(&format!("bus of {}: {} messages, file and API agree in order", task.task_id, ids.len()), same);
-        checks.equal("   ids that occur twice", &entries::repeated_ids(&file), &Vec::new());
-        checks.equal("   state changes announced twice", &entries::repeated_keys(&file), &Vec::new());
+        checks.equal("     ids that occur twice", &entries::repeated_ids(&file), &Vec::new());
+        checks.equal("     state changes announced twice", &entries::repeated_keys(&file), &Vec::new());
         for run in tree::runs(&folder(sandbox, task)) {
             let status = tree::yaml_value(&run.join("run-info.yaml"), "status");
-            checks.holds("   run-info.yaml says how the run ended", status.is_some_and(|status| status != "running"));
+            checks.holds("     run-info.yaml says how the run ended", status.is_some_and(|status| status != "running"));
         }
     }
     let strays = sandbox.assert_no_strays();

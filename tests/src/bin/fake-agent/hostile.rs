@@ -143,7 +143,8 @@ fn sleeper(millis: &str, escape: Escape, output: Stdio) {
             };
         }
         Escape::Twice => {
-            let path = std::env::var_os("PATH").unwrap_or_default();
+            // After `clear-env` there is no PATH.
+            let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
             let sleep = std::env::split_paths(&path).map(|folder| folder.join("sleep")).find(|path| path.exists());
             let mut shell = Command::new("/bin/sh");
             let script =
