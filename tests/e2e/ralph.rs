@@ -48,7 +48,7 @@ fn later_attempts_are_told_to_continue_and_read_each_message_once() {
             prompts.push(String::from_utf8(bytes)?);
         }
         assert_eq!(prompts.len(), 3);
-        let continues = |prompt: &String| prompt.starts_with("Continue working on the following:");
+        let continues = |prompt: &String| prompt.lines().any(|line| line == "Continue working on the following:");
         assert!(!continues(&prompts[0]), "{}", prompts[0]);
         assert!(prompts[1..].iter().all(continues), "{}", prompts[1]);
         let holding = prompts.iter().filter(|prompt| prompt.contains("mind the gap")).count();

@@ -134,6 +134,20 @@ impl Sandbox {
         waited
     }
 
+    /// Removes the empty cgroups that daemons of this sandbox made: a killed one leaves its own, which is right for it.
+    fn remove_cgroups(&self) {
+        let files = crate::tree::list(&self.root()).into_keys().filter(|path| path.ends_with("/shim/start.json"));
+        for file in files {
+            let text = std::fs::read(self.root().join(file)).unwrap_or_default();
+            let start: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+            if let Some(folder) = start["cgroup"].as_str().map(Path::new) {
+                // The kernel refuses to remove one that has processes or children.
+                let _ = std::fs::remove_dir(folder);
+                let _ = folder.parent().map(std::fs::remove_dir);
+            }
+        }
+    }
+
     /// What a person needs to understand a failure: processes, the storage tree, and the last lines of each daemon's log.
     #[must_use]
     pub fn report(&self) -> String {
@@ -189,6 +203,7 @@ impl Drop for Sandbox {
             }
             left.is_empty()
         });
+        self.remove_cgroups();
         if let Err(error) = ended {
             eprintln!("{error}: {:#?}", self.processes());
         }

@@ -79,7 +79,7 @@ fn the_packages_that_were_asked_for_are_direct_dependencies_in_use() {
             &["notify", "dashmap", "nix", "serde_yaml", "secrecy", "schemars", "crc32c", "jiff"],
         ),
         ("ctl/Cargo.toml", &["clap", "clap_complete", "clap_mangen", "comfy-table", "ratatui", "tonic"]),
-        ("proto/Cargo.toml", &["tonic", "prost"]),
+        ("proto/Cargo.toml", &["tonic"]),
     ];
     for (manifest, names) in used {
         let folder = root().join(manifest).parent().expect("a manifest is in a folder").join("src");

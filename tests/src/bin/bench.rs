@@ -221,8 +221,12 @@ fn commands(figures: &mut Vec<Figure>) -> Result<()> {
     let mut times = Vec::new();
     for _ in 0..20 {
         let start = Instant::now();
-        let status =
-            sandbox.command(sandbox.program("conductorctl")).args(["ps", "--all"]).stdout(Stdio::null()).status()?;
+        let status = sandbox
+            .command(sandbox.program("conductorctl"))
+            .args(["ps", "--all"])
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .status()?;
         anyhow::ensure!(status.success(), "conductorctl ps: {status}");
         times.push(start.elapsed().as_secs_f64() * 1000.0);
     }
