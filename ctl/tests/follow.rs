@@ -209,7 +209,9 @@ fn the_story_of_a_task_reads_in_its_order() {
         world.put_task(Task { why, ..task(TaskPhase::Backoff) });
     });
     live.sees("backoff");
-    fake.with(|world| world.post("RUN_CRASH", "exit 1\nrun_dir: /r\n\n## stderr (last 50 lines)\n1\n2\n3\n4\n5\n6\n7\n8"));
+    fake.with(|world| {
+        world.post("RUN_CRASH", "exit 1\nrun_dir: /r\n\n## stderr (last 50 lines)\n1\n2\n3\n4\n5\n6\n7\n8")
+    });
     live.sees("more lines");
     fake.with(|world| {
         world.put_run(run(RUN2, 2, RunStatus::Running));

@@ -14,7 +14,7 @@ mod system;
 mod system;
 
 #[cfg(target_os = "linux")]
-pub use system::{Pidfd, exit_status_supported, parse_stat};
+pub use system::{Pidfd, exit_status_supported, parse_stat, zombie_status};
 pub use system::{environment, instance, stat};
 
 /// The environment variable by which the processes of a run are recognised.

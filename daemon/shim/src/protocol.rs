@@ -187,6 +187,8 @@ pub enum StatusSource {
     Parent,
     /// By conductord, to which the agent had been re-parented.
     Subreaper,
+    /// From `/proc`, while the agent was the zombie of a parent that had not reaped it.
+    Zombie,
     /// By `PIDFD_GET_INFO` on a pidfd opened while the agent lived (Linux 6.15).
     PidfdInfo,
 }

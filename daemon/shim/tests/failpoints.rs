@@ -1,4 +1,6 @@
 //! kill -9 of the shim at every named point: no agent runs unrecorded, and a rescue shim ends every run honestly.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests may unwrap as a test does")]
 #![cfg(feature = "failpoints")]
 
 mod support;

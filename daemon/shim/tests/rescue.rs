@@ -1,5 +1,7 @@
 //! Runs whose shim was killed: a rescue shim watches or sweeps, and says what it knows.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests may unwrap as a test does")]
+
 mod support;
 
 use conductor_shim::process::{self, exit_status_supported};

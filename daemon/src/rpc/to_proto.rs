@@ -56,7 +56,7 @@ pub(super) fn task(task: &TaskRecord, supervisor: &Supervisor) -> v1::Task {
         project_id: task.key.project.to_string(),
         task_id: task.key.task.to_string(),
         spec: task.spec.as_ref().map(spec),
-        phase: task.phase.map_or(v1::TaskPhase::Unspecified, phase).into(),
+        phase: task_phase(task).into(),
         why: task.why.clone(),
         end: task.end.as_ref().map(end),
         attempt: task.attempts,
@@ -104,6 +104,16 @@ fn spec(spec: &TaskSpec) -> v1::TaskSpec {
             ExitPolicy::Keep => v1::ExitPolicy::Keep,
         }
         .into(),
+    }
+}
+
+/// The phase; of another program's task as far as it corresponds to one.
+fn task_phase(task: &TaskRecord) -> v1::TaskPhase {
+    match (task.phase, &task.foreign) {
+        (Some(own), _) => phase(own),
+        (None, Some(_)) if task.end.is_some() => v1::TaskPhase::Finished,
+        (None, Some(_)) if task.is_active() => v1::TaskPhase::Running,
+        (None, _) => v1::TaskPhase::Unspecified,
     }
 }
 

@@ -347,11 +347,16 @@ impl Step<'_> {
         match marker {
             DoneMarker::NotAFile => self.done_is_no_file(),
             DoneMarker::Present => self.finish_or_wait(),
-            DoneMarker::Absent if self.cx.spec.mode == Mode::Once && !self.state.continue_attempt => {
-                self.once_ended(completed)
-            }
+            DoneMarker::Absent if self.cx.spec.mode == Mode::Once && !self.runs_again() => self.once_ended(completed),
             DoneMarker::Absent => self.next_attempt(),
         }
+    }
+
+    /// Whether even a single job goes on: its run was cut by something that was no answer to it.
+    fn runs_again(&self) -> bool {
+        let answered =
+            matches!(self.state.last.as_ref().map(|last| last.outcome), Some(Outcome::UsageLimited | Outcome::Stopped));
+        self.state.continue_attempt && (self.state.interrupting || !answered)
     }
 
     fn once_ended(&mut self, completed: bool) {

@@ -2,14 +2,16 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ChildStdout;
 use std::sync::Arc;
 use std::time::Duration;
 
+use conductor_shim::cgroup::Cgroup;
 use conductor_shim::durable;
 use conductor_shim::process::{self, Pidfd};
 use conductor_shim::protocol::{Exit, FOLDER, REAPED, Reaped, STOP, Start, StatusSource, VERSION};
+use conductor_shim::tree;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use tokio::net::unix::pipe;
@@ -20,6 +22,9 @@ use crate::types::RunKey;
 
 /// Rescue shims that one run gets at most: whoever kills three of them does so on purpose.
 const MAX_RESCUES: u32 = 3;
+
+/// How long the last resort tries to end a tree: what is left then is stuck in the kernel.
+const LAST_RESORT: Duration = Duration::from_secs(10);
 
 /// How often `start.json` of an adopted shim is looked for; it is there within milliseconds of its lock.
 const START_POLL: Duration = Duration::from_millis(10);
@@ -116,7 +121,8 @@ impl Runner {
             tell(WatchEvent::Rescuing);
             self.rescue(run, &start, tell).await?;
         }
-        Ok(RunFinish::Lost("its shims were killed again and again".to_owned()))
+        self.end_tree(run).await?;
+        Ok(RunFinish::Lost("its shims were killed again and again; what was left of it was ended".to_owned()))
     }
 
     /// Waits for the shim, telling of the start when it comes.
@@ -215,6 +221,26 @@ impl Runner {
         Ok(())
     }
 
+    /// The last resort: nobody is left to end the tree but we.
+    async fn end_tree(&self, run: &Watched) -> io::Result<()> {
+        let Some(start) = read_start(&run.folder)? else { return Ok(()) };
+        let run_id = run.key.run.to_string();
+        let left = blocking(move || {
+            if let Some(cgroup) = start.cgroup.as_deref().and_then(|path| Cgroup::open(Path::new(path))) {
+                cgroup.kill()?;
+                cgroup.wait_empty(LAST_RESORT)?;
+                let _ = cgroup.remove();
+            }
+            let scope = tree::Scope { above: Vec::new(), within: vec![start.agent], run_id };
+            tree::kill(&tree::System, &mut tree::Finder::new(scope), None, LAST_RESORT)
+        })
+        .await?;
+        if !left.left.is_empty() {
+            tracing::error!(run = %run.key, left = ?left.left, "processes of the run can't be ended");
+        }
+        Ok(())
+    }
+
     async fn run_rescue_shim(&self, run: &Watched, tell: &mut impl FnMut(WatchEvent)) -> io::Result<()> {
         let mut rescued = self.spawn_rescue(run).await?;
         self.until_shim_ends(&mut rescued, tell, false).await
@@ -250,6 +276,9 @@ async fn record_status(run: &Watched, start: &Start, agent: &Pidfd) -> io::Resul
     } else {
         let patience = tokio::time::Instant::now() + STATUS_WAIT;
         loop {
+            if let Some(status) = process::zombie_status(&start.agent)? {
+                break Some((status, StatusSource::Zombie));
+            }
             match agent.exit_status()? {
                 Some(status) => break Some((status, StatusSource::PidfdInfo)),
                 None if tokio::time::Instant::now() >= patience => break None,

@@ -9,6 +9,8 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 
 use super::{Root, StoreError};
@@ -36,6 +38,12 @@ impl fmt::Display for Holder {
         }
     }
 }
+
+/// How long a held lock is tried: a daemon that was killed while it spawned a shim leaves its descriptors to that
+/// process until it has executed the shim.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Pause between two tries.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// The right to change a root. Released when dropped, or by the death of the process.
 #[derive(Debug)]
@@ -65,12 +73,16 @@ impl DaemonLock {
             .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
             .map_err(failed("open"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::Locked { root: root.to_owned(), holder: read_holder(&mut file) });
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(RETRY),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StoreError::Locked { root: root.to_owned(), holder: read_holder(&mut file) });
+                }
+                Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
             }
-            Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
         }
         let text = format!("pid: {}\nsince: {now}\n", std::process::id());
         file.set_len(0).map_err(failed("write"))?;

@@ -39,8 +39,8 @@ pub(super) const RETRY: Duration = Duration::from_secs(2);
 
 /// What the dispatcher can be told.
 pub(super) enum Message {
-    /// A task is there, durably: take it over and begin.
-    Insert { file: Box<File>, recheck: HashSet<String>, live: bool, reply: Option<Reply> },
+    /// A task is there, durably: take it over; without `recovered` also begin.
+    Insert { file: Box<File>, recovered: Option<Recovered>, reply: Option<Reply> },
     /// Something happened to a task.
     Event(TaskKey, Event),
     /// The performer has done a job.
@@ -100,6 +100,15 @@ pub(super) struct Job {
     pub(super) graces: Graces,
 }
 
+/// What recovery knows of a task that it hands over.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    /// Keys of entries that may be on their bus already.
+    pub(super) recheck: HashSet<String>,
+    /// It holds a slot: a run of it lives, or has to be judged.
+    pub(super) live: bool,
+}
+
 struct Entry {
     file: File,
     jobs: VecDeque<Job>,
@@ -115,6 +124,8 @@ struct Entry {
     stops: u32,
     watching_children: bool,
     waiters: Vec<oneshot::Sender<()>>,
+    /// Those who wait for the task's end have been told.
+    told: bool,
     shared: Arc<EntryShared>,
 }
 
@@ -175,6 +186,14 @@ impl Dispatcher {
         }
     }
 
+    /// Handles what recovery has sent, before anybody can ask.
+    pub(super) fn take_over(&mut self) {
+        while let Ok(message) = self.rx.try_recv() {
+            self.handle(message);
+        }
+        self.grant();
+    }
+
     pub(super) async fn run(mut self) {
         loop {
             self.gauges
@@ -192,7 +211,7 @@ impl Dispatcher {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Insert { file, recheck, live, reply } => self.insert(*file, recheck, live, reply),
+            Message::Insert { file, recovered, reply } => self.insert(*file, recovered, reply),
             Message::Event(key, event) => self.apply(&key, event, None),
             Message::Performed { key, outcome } => self.performed(&key, outcome),
             Message::Retry(key) => {
@@ -205,7 +224,7 @@ impl Dispatcher {
             Message::Deliver(key) => self.deliver(&key),
             Message::Command { key, command, file, reply } => {
                 if let Some(file) = file.filter(|_| !self.entries.contains_key(&key)) {
-                    self.insert(*file, HashSet::new(), false, None);
+                    self.insert(*file, None, None);
                 }
                 self.command(&key, command, reply);
             }
@@ -239,9 +258,11 @@ impl Dispatcher {
         }
     }
 
-    fn insert(&mut self, file: File, recheck: HashSet<String>, live: bool, reply: Option<Reply>) {
+    fn insert(&mut self, file: File, recovered: Option<Recovered>, reply: Option<Reply>) {
         let key = file.key();
-        if live {
+        let begin = recovered.is_none();
+        let recovered = recovered.unwrap_or_default();
+        if recovered.live {
             self.queue.occupy(key.clone());
         }
         if file.state.phase != Phase::Finished
@@ -261,10 +282,13 @@ impl Dispatcher {
             stops: 0,
             watching_children: false,
             waiters: Vec::new(),
-            shared: Arc::new(EntryShared::new(recheck)),
+            told: false,
+            shared: Arc::new(EntryShared::new(recovered.recheck)),
         };
         self.entries.insert(key.clone(), entry);
-        self.apply(&key, Event::Begin, reply);
+        if begin {
+            self.apply(&key, Event::Begin, reply);
+        }
     }
 
     fn command(&mut self, key: &TaskKey, command: Command, reply: Reply) {
@@ -303,6 +327,7 @@ impl Dispatcher {
                 return;
             }
             Command::Resume { .. } => {
+                entry.told = false;
                 if let Some(parent) = entry.file.spec.parent.clone() {
                     self.children.entry(parent.task).or_default().insert(key.clone());
                 }
@@ -344,9 +369,6 @@ impl Dispatcher {
         }
         self.bookkeeping(key, &effects);
         self.enqueue(key, effects, reply);
-        if before != Phase::Finished && after == Phase::Finished {
-            self.child_ended(key);
-        }
     }
 
     /// The effects that only change what the dispatcher keeps.
@@ -357,7 +379,7 @@ impl Dispatcher {
                     let Some(entry) = self.entries.get_mut(key) else { return };
                     // The first wait keeps the place that was written when the task was submitted.
                     if entry.file.state.attempt > 0 || entry.file.state.queue_order == 0 {
-                        entry.file.state.queue_order = self.queue.next_order();
+                        entry.file.state.queue_order = self.queue.next_order(Timestamp::now());
                     }
                     self.queue.request(key.clone(), entry.file.state.queue_order);
                 }
@@ -441,6 +463,7 @@ impl Dispatcher {
         if outcome.vanished {
             return self.vanish(key);
         }
+        let tell = outcome.ended && !std::mem::replace(&mut entry.told, true);
         if let Some(mut job) = outcome.again {
             // What was queued behind it holds the newer state: one job is left.
             for newer in entry.jobs.drain(..) {
@@ -457,6 +480,9 @@ impl Dispatcher {
         }
         if outcome.deliver {
             self.deliver(key);
+        }
+        if tell {
+            self.child_ended(key);
         }
         for event in outcome.events {
             self.apply(key, event, None);

@@ -148,7 +148,8 @@ impl Supervisor {
         let gauges = Arc::new(Gauges::default());
         let (tx, rx) = mpsc::unbounded_channel();
         let recovered = recover::recover(&shared, &tx)?;
-        let dispatcher = Dispatcher::new(Arc::clone(&shared), Arc::clone(&gauges), started, (tx.clone(), rx));
+        let mut dispatcher = Dispatcher::new(Arc::clone(&shared), Arc::clone(&gauges), started, (tx.clone(), rx));
+        dispatcher.take_over();
         tokio::spawn(dispatcher.run());
         tokio::spawn(reap_orphans(shared.runner.children().clone()));
         Ok(Self(Arc::new(Inner { shared, gauges, started, tx, recovered, epoch, requests: DashMap::new() })))

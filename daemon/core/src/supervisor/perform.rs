@@ -28,6 +28,8 @@ pub(super) struct Outcome {
     pub(super) again: Option<Box<Job>>,
     /// The outbox is to be posted.
     pub(super) deliver: bool,
+    /// The task is shown as ended.
+    pub(super) ended: bool,
     /// The task's folder is gone: forget the task.
     pub(super) vanished: bool,
 }
@@ -64,7 +66,9 @@ pub(super) async fn perform(
             own.note_recorded(&intent.key);
         }
     }
+    let mut ended = false;
     if let Some(record) = job.record.take() {
+        ended = !record.is_active();
         shared.catalog.put_task(record);
     }
     for request in job.requests.drain(..) {
@@ -80,7 +84,7 @@ pub(super) async fn perform(
     }
     let deliver = job.effects.contains(&Effect::Deliver);
     let events = effects(shared, own, tx, &job).await;
-    Outcome { events, deliver, ..Outcome::default() }
+    Outcome { events, deliver, ended, ..Outcome::default() }
 }
 
 fn end_of_vanished() -> Effect {

@@ -6,7 +6,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::types::TaskKey;
+use crate::types::{TaskKey, Timestamp};
+
+/// The place in the queue of a task that is submitted at `now`: microseconds since 1970, so that the order is durable
+/// without a counter.
+pub(super) fn order_at(now: Timestamp) -> u64 {
+    u64::try_from(now.as_microsecond()).unwrap_or(0)
+}
 
 /// The slots of a daemon. Pure bookkeeping: the caller grants what [`Queue::next`] names.
 #[derive(Debug, Default)]
@@ -31,9 +37,9 @@ impl Queue {
         self.slots = slots;
     }
 
-    /// A number above all orders so far.
-    pub(super) fn next_order(&mut self) -> u64 {
-        self.last_order += 1;
+    /// A number above all orders so far, and not below that of the time `now`.
+    pub(super) fn next_order(&mut self, now: Timestamp) -> u64 {
+        self.last_order = (self.last_order + 1).max(order_at(now));
         self.last_order
     }
 
@@ -42,8 +48,8 @@ impl Queue {
         if self.orders.contains_key(&key) || self.holders.contains(&key) {
             return;
         }
+        let order = if self.waiting.contains_key(&order) { self.last_order + 1 } else { order };
         self.last_order = self.last_order.max(order);
-        let order = if self.waiting.contains_key(&order) { self.next_order() } else { order };
         self.orders.insert(key.clone(), order);
         self.waiting.insert(order, key);
     }
@@ -126,7 +132,7 @@ mod tests {
     fn slots_are_granted_in_the_order_of_requests_and_positions_are_visible() {
         let mut queue = Queue::new(1);
         for n in 1..=3 {
-            let order = queue.next_order();
+            let order = queue.next_order(Timestamp::UNIX_EPOCH);
             queue.request(key(n), order);
         }
         assert_eq!(queue.next(none), Some(key(1)));

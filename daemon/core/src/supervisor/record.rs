@@ -11,6 +11,7 @@ pub(super) type File = TaskFile<LoopState>;
 pub(super) fn task(file: &File, now: Timestamp) -> TaskRecord {
     let state = &file.state;
     let mut record = TaskRecord::new(file.key(), file.created);
+    record.title = file.spec.title.clone();
     record.spec = Some(file.spec.clone());
     record.phase = Some(state.phase);
     record.why = why(file);

@@ -6,14 +6,14 @@
 //!
 //! Idempotent: a crash in the middle of a recovery is recovered from in the same way.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::dispatch::Message;
+use super::dispatch::{self, Message};
 use super::finalize::{self, REBOOT};
 use super::perform;
 use super::record::{self, File};
@@ -22,6 +22,7 @@ use super::submit::STAGING;
 use crate::ralph::{Event, Interruption, LastRun, LoopState, RunEnd};
 use crate::runner::{Found, RunFinish, Watched};
 use crate::store::liveness::Liveness;
+use crate::store::run_info::RunProblem;
 use crate::store::scan::TaskKind;
 use crate::store::{ProjectRecord, Scan, ScannedRun, ScannedTask, StoreError, TaskRecord, scan};
 use crate::types::{Outcome, RunId, RunInfo, TaskKey, Timestamp};
@@ -30,6 +31,9 @@ type Scanned = ScannedTask<LoopState>;
 
 /// Threads that look at runs: each look is a few system calls on a warm cache.
 const PROBES: usize = 4;
+
+/// Problems that are told; a tree with more has one cause.
+const MAX_PROBLEMS: usize = 100;
 
 /// What a start found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +76,13 @@ pub(super) fn recover(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>)
     let mut probed = probe(shared, &scan.tasks);
     let mut recovered = Recovered { problems: scan.problems.listed.clone(), ..Recovered::default() };
     let mut files = Vec::new();
+    for run in scan.tasks.iter().flat_map(|task| &task.runs) {
+        if let Some(problem) = &run.problem
+            && recovered.problems.len() < MAX_PROBLEMS
+        {
+            recovered.problems.push(format!("{}: {problem}", run.key));
+        }
+    }
     for task in scan.tasks {
         fill_catalog(shared, &task, &probed, now);
         if let TaskKind::Own(file) = task.kind {
@@ -87,8 +98,16 @@ pub(super) fn recover(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>)
     }
     // The queue's order is that of the places on disk.
     files.sort_by_key(|(file, _, _)| file.state.queue_order);
+    // All of them first, so that a parent that begins sees its children.
+    for (file, ..) in &files {
+        let recovered = dispatch::Recovered {
+            recheck: file.state.outbox.iter().map(|intent| intent.key.clone()).collect(),
+            live: file.state.run.is_some(),
+        };
+        let _ = tx.send(Message::Insert { file: Box::new(file.clone()), recovered: Some(recovered), reply: None });
+    }
     for (file, runs, all) in files {
-        take_over(shared, tx, file, runs, &all, &mut recovered.summary);
+        take_over(shared, tx, &file, runs, &all, &mut recovered.summary);
     }
     shared.runner.sweep_cgroups();
     recovered.summary.duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -100,7 +119,7 @@ fn probe(shared: &Arc<Shared>, tasks: &[Scanned]) -> HashMap<TaskKey, Vec<Probed
     let work: Vec<&ScannedRun> = tasks
         .iter()
         .filter(|task| matches!(task.kind, TaskKind::Own(_)))
-        .flat_map(|task| task.runs.iter().filter(|run| run.info.outcome.is_none()))
+        .flat_map(|task| task.runs.iter().filter(|run| run.info.outcome.is_none() && !is_newer(run)))
         .collect();
     let found: Mutex<HashMap<TaskKey, Vec<Probed>>> = Mutex::default();
     let runtime = tokio::runtime::Handle::current();
@@ -119,6 +138,11 @@ fn probe(shared: &Arc<Shared>, tasks: &[Scanned]) -> HashMap<TaskKey, Vec<Probed
         }
     });
     found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A record of a newer version is shown as unknown and left alone.
+fn is_newer(run: &ScannedRun) -> bool {
+    matches!(run.problem, Some(RunProblem::Newer(_)))
 }
 
 fn fill_catalog(shared: &Shared, task: &Scanned, probed: &HashMap<TaskKey, Vec<Probed>>, now: Timestamp) {
@@ -140,19 +164,17 @@ fn fill_catalog(shared: &Shared, task: &Scanned, probed: &HashMap<TaskKey, Vec<P
 fn take_over(
     shared: &Arc<Shared>,
     tx: &mpsc::UnboundedSender<Message>,
-    file: File,
+    file: &File,
     runs: Vec<Probed>,
     all: &[ScannedRun],
     summary: &mut RecoverySummary,
 ) {
     let key = file.key();
     let current = file.state.run.clone();
-    let recheck: HashSet<String> = file.state.outbox.iter().map(|intent| intent.key.clone()).collect();
     let asked = file.state.intent.is_some() || file.state.interrupting;
-    let live = current.is_some();
     let seen = current.as_ref().is_some_and(|run| all.iter().any(|scanned| scanned.key.run == *run));
     let recorded = current.as_ref().and_then(|run| all.iter().find(|scanned| scanned.key.run == *run));
-    let _ = tx.send(Message::Insert { file: Box::new(file), recheck, live, reply: None });
+    let _ = tx.send(Message::Event(key.clone(), Event::Begin));
     for probed in runs {
         open_run(shared, tx, probed, current.as_ref(), summary);
     }

@@ -8,6 +8,7 @@ use conductor_shim::durable;
 use sha2::{Digest, Sha256};
 
 use super::command::{Caller, CommandError, MAX_PROMPT, SpecDraft, Submit};
+use super::queue;
 use super::record::File;
 use super::shared::Shared;
 use crate::agents::prompt;
@@ -204,9 +205,9 @@ fn title(prompt: &str) -> String {
 }
 
 /// Writes a task to disk, whole and durably. Blocks.
-pub(super) fn write(shared: &Arc<Shared>, checked: Checked, queue_order: u64) -> Result<File, CommandError> {
+pub(super) fn write(shared: &Arc<Shared>, checked: Checked) -> Result<File, CommandError> {
     let staging = shared.root.conductor_file(STAGING).join(unique());
-    let result = write_staged(shared, checked, queue_order, &staging);
+    let result = write_staged(shared, checked, &staging);
     if result.is_err() {
         let _ = std::fs::remove_dir_all(&staging);
     }
@@ -216,7 +217,7 @@ pub(super) fn write(shared: &Arc<Shared>, checked: Checked, queue_order: u64) ->
 /// Folder in `.conductor/` where tasks are made; emptied at each start.
 pub(super) const STAGING: &str = "staging";
 
-fn write_staged(shared: &Shared, checked: Checked, queue_order: u64, staging: &Path) -> Result<File, CommandError> {
+fn write_staged(shared: &Shared, checked: Checked, staging: &Path) -> Result<File, CommandError> {
     let io = |source| io_error(shared, "write the task", source);
     std::fs::create_dir_all(staging.join("runs")).map_err(io)?;
     durable::write_atomic(&staging.join("TASK.md"), checked.prompt.as_bytes(), durable::PRIVATE).map_err(io)?;
@@ -229,7 +230,8 @@ fn write_staged(shared: &Shared, checked: Checked, queue_order: u64, staging: &P
             Name::Slug(slug) => shared.ids.task_id(&suffixed(slug, attempt + 1)),
         };
         let key = TaskKey::new(checked.project.clone(), task);
-        let mut file: File = TaskFile::new(key.clone(), now, checked.spec.clone(), LoopState::new(queue_order));
+        let mut file: File =
+            TaskFile::new(key.clone(), now, checked.spec.clone(), LoopState::new(queue::order_at(now)));
         file.requests.extend(checked.request.clone());
         let text = yaml::to_string(&file).map_err(|error| io(std::io::Error::other(error.to_string())))?;
         durable::write_atomic(&staging.join(task_file::FILE), text.as_bytes(), durable::PRIVATE).map_err(io)?;

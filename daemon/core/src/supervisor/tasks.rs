@@ -39,15 +39,14 @@ impl Supervisor {
         let tx = self.0.tx.clone();
         // In a task of its own: a caller that goes away must not leave a written task that nobody takes over.
         let made = tokio::spawn(async move {
-            let checked = submit::check(&shared, &caller, task, request)?;
-            let file = blocking(move || submit::write(&shared, checked, 0)).await?;
+            let checked = submit::check(&shared, &caller, task, request.clone())?;
+            let writer = Arc::clone(&shared);
+            let file = blocking(move || submit::write(&writer, checked)).await?;
+            if let Some(request) = request {
+                shared.catalog.put_request(file.key(), request, Timestamp::now());
+            }
             let (reply, answer) = oneshot::channel();
-            let _ = tx.send(Message::Insert {
-                file: Box::new(file),
-                recheck: Default::default(),
-                live: false,
-                reply: Some(reply),
-            });
+            let _ = tx.send(Message::Insert { file: Box::new(file), recovered: None, reply: Some(reply) });
             answer.await.unwrap_or(Err(CommandError::ShuttingDown))
         });
         let record = made.await.map_err(|_| CommandError::ShuttingDown)??;

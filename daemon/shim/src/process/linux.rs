@@ -51,6 +51,28 @@ pub fn parse_stat(line: &[u8]) -> Option<Stat> {
     Some(Stat { pid, name, state, ppid, pgid, sid, threads, user_ticks, system_ticks, start_ticks })
 }
 
+/// The raw wait status of a zombie, which its parent has not reaped yet. `None`: it lives, is another process, or is
+/// gone; or the kernel hides the status from us (another user's process).
+///
+/// # Errors
+/// Those of reading `/proc`, but for a process that is gone.
+pub fn zombie_status(identity: &Identity) -> io::Result<Option<i32>> {
+    let mut buffer = [0u8; 2048];
+    let read = File::open(format!("/proc/{}/stat", identity.pid)).and_then(|mut file| file.read(&mut buffer));
+    let length = match read.map_err(gone) {
+        Ok(length) => length,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let line = &buffer[..length];
+    let zombie = parse_stat(line).is_some_and(|stat| stat.state == 'Z' && stat.start_ticks == identity.start_ticks);
+    if !zombie {
+        return Ok(None);
+    }
+    // Field 52, the last: `exit_code`, in the form of waitpid.
+    Ok(std::str::from_utf8(line).ok().and_then(|line| line.split_ascii_whitespace().next_back()?.parse().ok()))
+}
+
 /// The environment block that `pid` was started with: `NAME=value` strings that each end in NUL. Empty for a zombie.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use super::has_ended;
 use crate::store::foreign::ForeignState;
 use crate::store::ids;
 use crate::store::scan::{ScannedProject, ScannedTask, TaskKind};
-use crate::types::{End, Phase, ProjectId, RunId, RunKey, RunStatus, TaskKey, TaskSpec};
+use crate::types::{End, EndReason, Phase, ProjectId, RunId, RunKey, RunStatus, TaskKey, TaskSpec};
 
 /// A project.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +62,6 @@ pub struct TaskRecord {
     pub problem: Option<String>,
     /// First line of its prompt, at most 200 bytes.
     pub title: String,
-    /// Its place in the queue from 1; 0: it is not queued.
-    pub queue_position: u32,
     /// Time of the next attempt, while it waits for one.
     pub next_attempt: Option<Timestamp>,
 }
@@ -98,7 +96,6 @@ impl TaskRecord {
             revision: 0,
             problem: None,
             title: String::new(),
-            queue_position: 0,
             next_attempt: None,
         }
     }
@@ -129,6 +126,8 @@ impl TaskRecord {
                 record.attempts = u32::try_from(task.runs.len()).unwrap_or(u32::MAX);
                 record.why = why.clone();
                 record.problem = markers.problem.clone();
+                record.end =
+                    foreign_end(*state).map(|reason| End { reason, detail: why.clone(), time: record.updated });
                 record.foreign = Some(ForeignTask { state: *state, depends_on: markers.depends_on.clone() });
             }
         }
@@ -152,6 +151,16 @@ impl TaskRecord {
             (None, Some(phase)) => phase.name(),
             (None, None) => "unknown",
         }
+    }
+}
+
+/// What an end of another program's task is in our words; `None`: it has none.
+fn foreign_end(state: ForeignState) -> Option<EndReason> {
+    match state {
+        ForeignState::AllFinished => Some(EndReason::Done),
+        ForeignState::Cancelled => Some(EndReason::Cancelled),
+        ForeignState::Stopped => Some(EndReason::Stopped),
+        _ => None,
     }
 }
 

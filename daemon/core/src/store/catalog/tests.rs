@@ -1,3 +1,5 @@
+//! Pages, names, counts and changes of the index in memory.
+
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};

@@ -1,3 +1,5 @@
+//! What marker files and runs of another program come to. Nothing is ever written.
+
 use super::*;
 use crate::store::run_info;
 use crate::types::RunKey;

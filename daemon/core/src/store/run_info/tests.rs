@@ -1,3 +1,5 @@
+//! The format of `run-info.yaml`: real files, damaged ones and arbitrary ones.
+
 use std::path::Path;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Trees real, damaged and foreign, read as a start reads them. The bytes of each format have tests of their own.
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
