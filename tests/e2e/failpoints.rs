@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use conductor_proto::v1::{EndReason, RunOutcome, Task};
 use conductor_shim::failpoint::NAMES;
 use conductor_tests::client::{PROJECT, task_bus};
-use conductor_tests::{Client, Config, DEADLINE, Daemon, Sandbox, entries, in_sandbox, tree};
+use conductor_tests::{Client, Config, DEADLINE, Daemon, Sandbox, entries, in_sandbox, tree, wait_until};
 
 use crate::common::{again, folder, reason, script};
 
@@ -35,6 +35,13 @@ fn assert_whole(sandbox: &Sandbox, client: &Client, task: &Task) -> Result<()> {
         ensure!(run.end_time.is_some(), "run without end: {run:#?}");
     }
     let folder = folder(sandbox, task);
+    // The last entries follow the end.
+    let told = |path: &std::path::Path| {
+        entries::read(path).iter().any(|entry| entry.key.as_ref().is_some_and(|key| key.starts_with("end:")))
+    };
+    let (own, project) =
+        (folder.join("TASK-MESSAGE-BUS.md"), sandbox.root().join(PROJECT).join("PROJECT-MESSAGE-BUS.md"));
+    wait_until("the entries of the end", DEADLINE, || told(&own) && told(&project))?;
     let bus = entries::read(&folder.join("TASK-MESSAGE-BUS.md"));
     ensure!(entries::repeated_keys(&bus).is_empty(), "posted twice: {:?}", entries::repeated_keys(&bus));
     ensure!(entries::repeated_ids(&bus).is_empty(), "an id twice: {:?}", entries::repeated_ids(&bus));
