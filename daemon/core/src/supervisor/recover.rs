@@ -119,7 +119,11 @@ fn probe(shared: &Arc<Shared>, tasks: &[Scanned]) -> HashMap<TaskKey, Vec<Probed
     let work: Vec<&ScannedRun> = tasks
         .iter()
         .filter(|task| matches!(task.kind, TaskKind::Own(_)))
-        .flat_map(|task| task.runs.iter().filter(|run| run.needs_recovery() && !is_newer(run)))
+        .flat_map(|task| {
+            task.runs
+                .iter()
+                .filter(|run| (run.needs_recovery() && !is_newer(run)) || run.problem == Some(RunProblem::Missing))
+        })
         .collect();
     let found: Mutex<HashMap<TaskKey, Vec<Probed>>> = Mutex::default();
     let runtime = tokio::runtime::Handle::current();
@@ -214,8 +218,10 @@ fn open_run(
         }
         Ok(Found::NeverStarted) if run.problem == Some(RunProblem::Missing) => {
             // Only prepared: nothing was executed, and nothing durable refers to its content.
-            if !shared.run_dir(&key).join("agent-stdout.txt").exists() {
+            if is_only_prepared(&shared.run_dir(&key)) {
                 let _ = std::fs::remove_dir_all(shared.run_dir(&key));
+            } else {
+                shared.catalog.put_run(run.info);
             }
             if is_current {
                 let _ = tx.send(Message::Event(key.task, never_made(key.run)));
@@ -243,6 +249,16 @@ fn open_run(
     shared.catalog.put_run(run.info.clone());
     let (shared, tx) = (Arc::clone(shared), tx.clone());
     tokio::spawn(async move { perform::end(&shared, &tx, run.info, finish).await });
+}
+
+/// Whether a run's folder holds nothing but what is made before a run is recorded.
+fn is_only_prepared(folder: &std::path::Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    entries.flatten().all(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name == "shim" || name == "prompt.md" || name.ends_with(".tmp")
+    })
 }
 
 fn watch(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>, watched: Watched, info: RunInfo) {
