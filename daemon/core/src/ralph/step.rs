@@ -573,10 +573,11 @@ impl Step<'_> {
         let ends = self.state.ends;
         self.note(&format!("end:{ends}"), kind, body, None);
         let attempts = self.state.attempt;
+        let noun = if attempts == 1 { "attempt" } else { "attempts" };
         let outcome = reason.name();
         let key = self.cx.key;
         let fact = format!(
-            "task {key} ended: {outcome} after {attempts} attempts: {detail}\ntask_dir: {}\noutput: {}",
+            "task {key} ended: {outcome} after {attempts} {noun}: {detail}\ntask_dir: {}\noutput: {}",
             self.cx.folder,
             self.state
                 .last
