@@ -158,7 +158,8 @@ fn repeated_cancels_deletes_and_projects_answer_as_the_first_did() {
         };
         client.wait(client.projects().create_project(create("work")))?;
         client.wait(client.projects().create_project(create("work")))?;
-        assert_reused(&client.wait(client.projects().create_project(create("tmp"))).expect_err("other content"));
+        let other = client.wait(client.projects().create_project(create("tmp"))).expect_err("other content");
+        assert_eq!(other.code(), Code::AlreadyExists, "{other:?}");
         let delete = DeleteTaskRequest {
             project_id: task.project_id.clone(),
             task_id: task.task_id.clone(),

@@ -77,7 +77,11 @@ fn a_kill_while_twenty_runs_start_costs_no_run_its_one_outcome() {
             let recorded = tree::runs(&folder(sandbox, &task)).len();
             ensure!(starts <= recorded, "{starts} RUN_START of {recorded} runs");
         }
-        let facts = entries::read(&sandbox.root().join(PROJECT).join("PROJECT-MESSAGE-BUS.md"));
+        // A task has ended before its last word is on the project's bus.
+        let path = sandbox.root().join(PROJECT).join("PROJECT-MESSAGE-BUS.md");
+        let facts = || entries::read(&path).iter().filter(|entry| entry.kind == "FACT").count();
+        wait_until("each task told its end", DEADLINE, || facts() >= AT_ONCE)?;
+        let facts = entries::read(&path);
         ensure!(entries::repeated_keys(&facts).is_empty(), "posted twice: {:?}", entries::repeated_keys(&facts));
         assert_eq!(facts.iter().filter(|entry| entry.kind == "FACT").count(), AT_ONCE, "one of each task");
         sandbox.assert_no_strays()

@@ -42,9 +42,11 @@ fn make_changes(sandbox: &Sandbox, client: &Client, changes: u64) -> Result<()> 
                 scope.spawn(move || -> Result<()> {
                     let client = Client::lazy(&sandbox.socket(), None)?;
                     let project_id = format!("changing-{number}");
+                    let folder = sandbox.path().join("tmp").join(&project_id);
+                    std::fs::create_dir(&folder)?;
                     for round in 0.. {
                         // The folder is another for each, since a folder has one project.
-                        client.create_project(&project_id, &sandbox.path().join("tmp").join(&project_id))?;
+                        client.create_project(&project_id, &folder)?;
                         let delete =
                             DeleteProjectRequest { project_id: project_id.clone(), ..DeleteProjectRequest::default() };
                         client.wait(client.projects().delete_project(delete))?;

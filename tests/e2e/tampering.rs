@@ -73,8 +73,7 @@ fn pipes_in_the_place_of_files_hang_nobody() {
         let steps = ["sh mkfifo $CONDUCTOR_TASK_FOLDER/DONE"];
         let task = finish(&client, script("done-pipe", &steps))?;
         assert_eq!(reason(&task), EndReason::NeedsAttention, "a DONE that is no file is an error: {task:#?}");
-        let bus =
-            "sh rm -f $CONDUCTOR_TASK_FOLDER/TASK-MESSAGE-BUS.md; mkfifo $CONDUCTOR_TASK_FOLDER/TASK-MESSAGE-BUS.md";
+        let bus = "sh cd $CONDUCTOR_TASK_FOLDER; mkfifo pipe; mv -f pipe TASK-MESSAGE-BUS.md";
         let piped = client.submit(once("bus-pipe", &[bus, "touch up"]))?;
         wait_file(sandbox, &piped, "up")?;
         ensure!(client.post(&task_bus(&piped), "FACT", "into the pipe").is_err(), "a pipe is no bus");
@@ -156,7 +155,7 @@ fn an_escaped_process_with_no_environment_is_still_inside_its_run() {
         let socket = sandbox.socket().display().to_string();
         let said = sandbox.path().join("tmp/said").display().to_string();
         let inner =
-            format!("{ctl} --socket {socket} project create stolen --path /tmp > {said} 2>&1; echo $? > {said}.code");
+            format!("{ctl} --socket {socket} project create stolen --root /tmp > {said} 2>&1; echo $? > {said}.code");
         let inner_file = sandbox.work().join("inner.sh");
         std::fs::write(&inner_file, inner)?;
         let step = format!(
