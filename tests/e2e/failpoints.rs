@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use conductor_proto::v1::{EndReason, RunOutcome, Task};
 use conductor_shim::failpoint::NAMES;
 use conductor_tests::client::{PROJECT, project_bus, task_bus};
-use conductor_tests::{Client, Config, DEADLINE, Daemon, Sandbox, entries, in_sandbox, tree};
+use conductor_tests::{Client, Config, DEADLINE, Daemon, Sandbox, entries, in_sandbox, tree, wait_until};
 
 use crate::common::{again, folder, reason, script};
 
@@ -56,10 +56,13 @@ fn assert_whole(sandbox: &Sandbox, client: &Client, task: &Task) -> Result<()> {
         ensure!(run.end_time.is_some(), "run without end: {run:#?}");
     }
     let folder = folder(sandbox, task);
-    let bus = entries::read(&folder.join("TASK-MESSAGE-BUS.md"));
+    // A task has ended before its last word is on its bus.
+    let path = folder.join("TASK-MESSAGE-BUS.md");
+    let agree = || client.messages(&task_bus(task)).is_ok_and(|messages| messages.len() == entries::read(&path).len());
+    wait_until("a foreign reader reads the same number of entries", DEADLINE, agree)?;
+    let bus = entries::read(&path);
     ensure!(entries::repeated_keys(&bus).is_empty(), "posted twice: {:?}", entries::repeated_keys(&bus));
     ensure!(entries::repeated_ids(&bus).is_empty(), "an id twice: {:?}", entries::repeated_ids(&bus));
-    ensure!(bus.len() == client.messages(&task_bus(task))?.len(), "a foreign reader reads another number of entries");
     let project = entries::read(&sandbox.root().join(PROJECT).join("PROJECT-MESSAGE-BUS.md"));
     ensure!(entries::repeated_keys(&project).is_empty(), "posted twice: {:?}", entries::repeated_keys(&project));
     // Each run folder that has a start record was executed at most once.

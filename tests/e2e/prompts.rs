@@ -25,7 +25,7 @@ fn every_command_of_a_prompt_works_as_it_is_typed_inside_a_run() {
         let script_text = r#"set -e
 cd "$CONDUCTOR_TASK_FOLDER"
 first=$(conductorctl bus post --type QUESTION "is it on?")
-child=$(conductorctl start --detach "@fake done")
+child=$(printf '@fake output fine\n@fake done\n' | conductorctl start --detach -f -)
 conductorctl wait --children --timeout 30s
 grep -o 'conductorctl .*   #' "$CONDUCTOR_RUN_FOLDER/prompt.md" | sed -e 's/ *#$//' \
   -e "s/MSG-20260101-000000-000000000-PID00001-0001/$first/" -e "s/task-20260101-000000-example/$child/" \

@@ -170,3 +170,25 @@ fn an_escaped_process_with_no_environment_is_still_inside_its_run() {
         Ok(())
     });
 }
+
+#[test]
+fn everything_below_the_root_is_for_its_user_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    in_sandbox(|sandbox| {
+        let (_daemon, client) = start(sandbox)?;
+        let task = finish(&client, script("private", &["output fine", "child kid-one done", "done"]))?;
+        assert_eq!(reason(&task), EndReason::Done);
+        let mut open = Vec::new();
+        for (path, kind) in conductor_tests::tree::list(&sandbox.root()) {
+            let mode = std::fs::symlink_metadata(sandbox.root().join(&path))?.permissions().mode();
+            // Files that the agent itself made have the mode that it gave them.
+            if kind == 'd' && mode & 0o077 != 0 {
+                open.push(format!("{path} {:o}", mode & 0o7777));
+            }
+        }
+        ensure!(open.is_empty(), "folders that others can look into: {open:#?}");
+        let mode = sandbox.root().metadata()?.permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        Ok(())
+    });
+}

@@ -50,8 +50,6 @@ pub const NAMES: &[&str] = &[
     // conductord, exit
     "daemon.exit.before_consume",
     "daemon.exit.after_run_info",
-    "daemon.exit.after_task",
-    "daemon.exit.after_post",
     // the durable-write module, both programs
     "durable.before_write",
     "durable.after_write",
