@@ -45,3 +45,7 @@ pub const AGENT_UNAVAILABLE: &str = "AGENT_UNAVAILABLE";
 pub const CONFIG_INVALID: &str = "CONFIG_INVALID";
 /// A fault of Conductor or of the machine under it. Code `INTERNAL`.
 pub const INTERNAL: &str = "INTERNAL";
+/// This daemon has no such call. Code `UNIMPLEMENTED`.
+pub const UNIMPLEMENTED: &str = "UNIMPLEMENTED";
+/// The call took longer than its deadline. Code `DEADLINE_EXCEEDED`.
+pub const DEADLINE: &str = "DEADLINE";

@@ -108,3 +108,36 @@ pub(crate) fn kill9(sandbox: &Sandbox, pid: i32) -> Result<()> {
     conductor_tests::procs::signal(&process, libc::SIGKILL);
     conductor_tests::wait_until("it is dead", conductor_tests::DEADLINE, || !conductor_tests::procs::lives(pid))
 }
+
+/// Another program that holds the lock of a bus and has stopped itself.
+pub(crate) struct LockHolder(std::process::Child);
+
+impl LockHolder {
+    /// Takes the lock; returns once it is held.
+    pub(crate) fn of(path: &std::path::Path) -> Result<Self> {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", r#"exec 9>>"$0"; flock 9 && echo held && kill -STOP $$"#]).arg(path);
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn()?;
+        let mut line = [0_u8; 5];
+        let mut pipe = child.stdout.take().context("a pipe")?;
+        std::io::Read::read_exact(&mut pipe, &mut line).context("the lock is not had")?;
+        let pid = i32::try_from(child.id())?;
+        let stopped = || conductor_tests::procs::stat(pid).is_some_and(|(state, ..)| state == 'T');
+        conductor_tests::wait_until("it has stopped itself", conductor_tests::DEADLINE, stopped)?;
+        Ok(Self(child))
+    }
+
+    /// Ends it, which frees the lock.
+    pub(crate) fn release(mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for LockHolder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

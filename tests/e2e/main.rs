@@ -1,6 +1,7 @@
 //! End-to-end tests: the real conductord, conductorctl and conductor-shim with a scripted agent, real signals and real
 //! kills. One binary, so that it is linked once; a module for each part of the promise.
 
+mod audit;
 mod auth;
 mod bus;
 mod children;
@@ -9,8 +10,15 @@ mod common;
 mod failpoints;
 mod foreign;
 mod hostile;
+mod idempotent;
 mod input;
+mod pressure;
+mod prompts;
 mod ralph;
 mod recovery;
+mod refused;
+mod secrets;
 mod steering;
+mod streams;
+mod tampering;
 mod watching;

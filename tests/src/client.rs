@@ -134,6 +134,12 @@ impl Client {
         Ok(Self { runtime, transport })
     }
 
+    /// A client without generated code, for requests that no generated client makes.
+    #[must_use]
+    pub fn grpc(&self) -> tonic::client::Grpc<Transport> {
+        tonic::client::Grpc::new(self.transport.clone())
+    }
+
     /// Waits for a call's answer.
     ///
     /// # Errors

@@ -114,6 +114,14 @@ pub fn footprint(pid: i32) -> Option<(u64, u64)> {
     Some((field("VmRSS:")? * 1024, field("voluntary_ctxt_switches:")?))
 }
 
+/// Largest resident set of a process so far, in bytes; `None` if it is gone.
+#[must_use]
+pub fn peak(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,8 @@
 //! | `err:ENOSPC` | [`hit`] returns that error (`ENOSPC`, `EIO`, `EMFILE`, `EAGAIN`) every time |
 //! | `sleep:MS` | the thread sleeps that many milliseconds |
 //!
-//! A name that ends in `*` matches every point with that prefix. Every point name is listed in [`NAMES`], so that a
+//! The entry `log=PATH` names a file to which a point's name is written, one a line, right before it kills: how a test
+//! knows that the point was met. A name that ends in `*` matches every point with that prefix. Every point name is listed in [`NAMES`], so that a
 //! test can try them all; [`hit`] with a name that is not listed panics in test builds.
 
 use std::io;
@@ -49,8 +50,6 @@ pub const NAMES: &[&str] = &[
     // conductord, exit
     "daemon.exit.before_consume",
     "daemon.exit.after_run_info",
-    "daemon.exit.after_task",
-    "daemon.exit.after_post",
     // the durable-write module, both programs
     "durable.before_write",
     "durable.after_write",
@@ -92,9 +91,12 @@ pub fn hit(name: &'static str) -> io::Result<()> {
 #[cfg(feature = "failpoints")]
 mod active {
     use std::collections::HashMap;
-    use std::io;
+    use std::io::{self, Write as _};
     use std::sync::{Mutex, OnceLock};
     use std::time::Duration;
+
+    /// The entry that is no point.
+    const LOG: &str = "log=";
 
     #[derive(Clone, Copy)]
     enum Action {
@@ -105,6 +107,7 @@ mod active {
 
     struct Table {
         points: Vec<(String, Action)>,
+        log: Option<String>,
         counts: Mutex<HashMap<&'static str, u32>>,
     }
 
@@ -112,8 +115,10 @@ mod active {
         static TABLE: OnceLock<Table> = OnceLock::new();
         TABLE.get_or_init(|| {
             let text = std::env::var("CONDUCTOR_FAILPOINTS").unwrap_or_default();
+            let parts = || text.split(';').filter(|part| !part.is_empty());
             Table {
-                points: text.split(';').filter(|part| !part.is_empty()).map(parse).collect(),
+                points: parts().filter(|part| !part.starts_with(LOG)).map(parse).collect(),
+                log: parts().find_map(|part| part.strip_prefix(LOG)).map(str::to_owned),
                 counts: Mutex::default(),
             }
         })
@@ -137,6 +142,13 @@ mod active {
         (name.to_owned(), action)
     }
 
+    /// Writes down that a point is met; without effect where that fails, which a test notices.
+    fn note(path: &str, name: &str) {
+        if let Ok(mut file) = std::fs::OpenOptions::new().create(true).append(true).open(path) {
+            let _ = writeln!(file, "{name}");
+        }
+    }
+
     pub(super) fn hit(name: &'static str) -> io::Result<()> {
         assert!(super::NAMES.contains(&name), "failpoint {name} is not listed in NAMES");
         let table = table();
@@ -156,6 +168,9 @@ mod active {
                 let count = counts.entry(name).or_insert(0);
                 *count += 1;
                 if *count == at {
+                    if let Some(path) = &table.log {
+                        note(path, name);
+                    }
                     // SAFETY: kill and getpid take no pointers.
                     unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
                 }

@@ -5,6 +5,7 @@ mod bus;
 mod context;
 mod daemon;
 mod deadline;
+mod details;
 mod error;
 mod file_watch;
 mod from_proto;

@@ -13,6 +13,7 @@ use tracing::{Span, field::Empty, info_span};
 
 use super::context::Context;
 use super::deadline::DeadlineLayer;
+use super::details::DetailsLayer;
 use super::requests::Requests;
 use super::{agent, bus, daemon, project, run, task, watch};
 use crate::socket::PeerStream;
@@ -87,6 +88,8 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .trace_fn(span)
+        // Outermost, so that it sees the errors of the others.
+        .layer(DetailsLayer)
         .layer(DeadlineLayer)
         .add_service(health_service)
         .add_service(descriptors().build_v1()?)

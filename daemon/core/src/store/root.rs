@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
@@ -19,6 +20,8 @@ use crate::types::{ProjectId, RunKey, TaskKey};
 pub const CONDUCTOR: &str = ".conductor";
 /// Folder into which deleted folders are renamed before they are emptied, so that a deletion is one step.
 const TRASH: &str = ".conductor/trash";
+/// Number of the next folder in the trash.
+static NEXT_IN_TRASH: AtomicU64 = AtomicU64::new(0);
 /// Mode of folders: agents' output may hold secrets.
 const FOLDER_MODE: u32 = 0o700;
 /// Mode of files, for the same reason.
@@ -239,13 +242,13 @@ impl Root {
     pub(super) fn remove(&self, rel: &Path) -> Result<(), StoreError> {
         let parent = self.check_parent(rel)?;
         self.ensure_folder(TRASH)?;
-        let mut number = 0_u32;
+        // A number is never handed out twice, so that removals at the same time don't choose the same name.
         let to = loop {
+            let number = NEXT_IN_TRASH.fetch_add(1, Ordering::Relaxed);
             let to = self.path.join(TRASH).join(format!("{}-{number}", std::process::id()));
             if to.symlink_metadata().is_err() {
                 break to;
             }
-            number += 1;
         };
         std::fs::rename(self.path.join(rel), &to).map_err(|error| StoreError::io("remove", rel, error))?;
         parent.sync_all().map_err(|error| StoreError::io("sync", rel, error))?;
