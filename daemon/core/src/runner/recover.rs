@@ -46,13 +46,12 @@ impl Runner {
         if !shim_folder.join(SPEC).exists() {
             return Ok(Found::NeverStarted);
         }
-        if let Some(start) = read_start(folder)?
-            && start.instance != self.0.instance
-        {
+        let start = read_start(folder)?;
+        if start.as_ref().is_some_and(|start| start.instance != self.0.instance) {
             return Ok(Found::Restarted);
         }
         if is_held(&shim_folder.join(SHIM_LOCK))? {
-            return self.adopt(key, folder);
+            return self.adopt(key, folder, start);
         }
         match read_start(folder)? {
             Some(start) => self.without_shim(key, folder, &start),
@@ -60,9 +59,14 @@ impl Runner {
         }
     }
 
-    /// The lock is held: its holder is the shim in charge.
-    fn adopt(&self, key: &RunKey, folder: &Path) -> io::Result<Found> {
-        let holder = match read_start(folder)? {
+    /// The lock is held: its holder is the shim in charge. `start` is `start.json` as it was read before; it is written
+    /// once, so that only an absent one may have come meanwhile.
+    fn adopt(&self, key: &RunKey, folder: &Path, start: Option<Start>) -> io::Result<Found> {
+        let start = match start {
+            Some(start) => Some(start),
+            None => read_start(folder)?,
+        };
+        let holder = match start {
             Some(start) => Pidfd::open_verified(&start.shim)?.map(|pidfd| (pidfd, start.shim.pid)),
             None => None,
         };
@@ -94,7 +98,7 @@ impl Runner {
         };
         write_order(folder, &order)?;
         if is_held(&folder.join(FOLDER).join(SHIM_LOCK))? {
-            let found = self.adopt(key, folder)?;
+            let found = self.adopt(key, folder, None)?;
             // It may have looked for the order just before it was written.
             if read_start(folder)?.is_some() {
                 self.0.shims.signal(key, libc::SIGUSR1)?;

@@ -1,6 +1,7 @@
 //! What the groups begin with: a daemon in a sandbox, many runs, and what a process takes.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -30,10 +31,12 @@ pub(crate) fn begin<'a>(sandbox: &'a Sandbox, config: &Config) -> Result<(Daemon
     Ok((daemon, client))
 }
 
-/// A single job of an agent.
+/// A single job of an agent, under a name of its own: equal names within a second are tried one after the other.
 pub(crate) fn job(agent: &str) -> Submit {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let slug = format!("bench-{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let spec = TaskSpec { agent: agent.to_owned(), mode: TaskMode::Once.into(), ..TaskSpec::default() };
-    Submit { prompt: "measure".to_owned(), slug: "bench".to_owned(), spec, ..Submit::default() }
+    Submit { prompt: "measure".to_owned(), slug, spec, ..Submit::default() }
 }
 
 /// Calls `work` on `threads` threads, each with its number.
