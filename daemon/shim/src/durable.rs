@@ -18,6 +18,9 @@ pub const PRIVATE: u32 = 0o600;
 /// at 6 MiB together with the arguments; JSON escapes can double that.
 pub const MAX_RECORD_BYTES: u64 = 16 << 20;
 
+/// Room that holds a record as they usually are, so that it is read at once and not in small pieces.
+const USUAL_RECORD_BYTES: usize = 4 << 10;
+
 /// Writes `bytes` to `path` with exactly the permission bits `mode`: temporary file in the same folder, write, fsync,
 /// rename, fsync of the folder.
 ///
@@ -77,7 +80,7 @@ pub fn to_json<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
 /// `NotFound` if there is none, `InvalidData` if it is too long or no such value, or the error of opening or reading.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(USUAL_RECORD_BYTES);
     file.take(MAX_RECORD_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_RECORD_BYTES {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than any protocol file may be"));
