@@ -20,7 +20,7 @@ const EXIT_CONFIG: u8 = 78;
 /// Threads of the runtime: the work is waiting and small writes; agents run by themselves.
 const WORKERS: usize = 2;
 /// Threads for blocking reads and syncs. Idle ones end by themselves.
-const BLOCKING_THREADS: usize = 64;
+const BLOCKING_THREADS: usize = 256;
 
 /// Runs AI coding agents and keeps them running.
 #[derive(Debug, Parser)]

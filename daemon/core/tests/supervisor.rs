@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use conductor_core::config::{AgentConfig, AgentKind, CgroupMode, Config};
 use conductor_core::store::{DaemonLock, Root, TaskRecord};
-use conductor_core::supervisor::{Caller, Options, ResumeRequest, SpecDraft, StopRequest, Submit, Supervisor};
+use conductor_core::supervisor::{
+    Belonging, Caller, Options, ResumeRequest, SpecDraft, StopRequest, Submit, Supervisor,
+};
 use conductor_core::types::{EndReason, Mode, Outcome, Phase, ProjectId, Timestamp};
 
 struct World {
@@ -161,7 +163,8 @@ setsid sleep 1000 & trap '' INT; sleep 1001 & wait; wait; wait"#,
     };
     let pid = run.pid;
     assert!(world.supervisor.processes(&run.key()).await.unwrap().len() >= 2);
-    assert_eq!(world.supervisor.run_of_process(pid), Some(run.key()));
+    assert_eq!(world.supervisor.run_of_process(pid), Belonging::Run(run.key()));
+    assert_eq!(world.supervisor.run_of_process(1), Belonging::Outside);
     let stop = StopRequest { reason: "enough".into(), ..StopRequest::default() };
     let stopping = world.supervisor.stop_task(&caller(), &task.key, stop).await.unwrap();
     assert_eq!(stopping.phase, Some(Phase::Stopping));

@@ -54,7 +54,8 @@ impl Requests {
     ) -> Result<MessageId, Status> {
         self.forget_old();
         let digest = digest(&draft);
-        let key = format!("request-{id}");
+        // With the digest, so that another content is never taken for what an earlier daemon posted.
+        let key = format!("request-{id}:{digest:016x}");
         let fresh = || Entry { digest, time: Instant::now(), posted: Arc::default() };
         let known_by = (path, id.clone());
         let entry = self.known.entry(known_by.clone()).or_insert_with(fresh).clone();

@@ -1,8 +1,8 @@
 //! Who is at the other end of a connection, as the kernel says it, and who is let in at all.
 
-use std::path::Path;
 use std::sync::Arc;
 
+use conductor_core::supervisor::Belonging;
 use conductor_core::types::RunKey;
 use tokio::net::unix::UCred;
 
@@ -13,7 +13,7 @@ pub enum Origin {
     Outside,
     /// A process in the tree of a run.
     Inside(RunKey),
-    /// A process that can't be looked at: of another pid namespace, or gone already.
+    /// A process of a run that has ended, or one that can't be looked at: of another pid namespace, or gone already.
     Unknown,
 }
 
@@ -34,13 +34,13 @@ pub struct Peer {
 #[derive(Clone)]
 pub struct Admission {
     own_uid: u32,
-    run_of_process: Arc<dyn Fn(i32) -> Option<RunKey> + Send + Sync>,
+    run_of_process: Arc<dyn Fn(i32) -> Belonging + Send + Sync>,
 }
 
 impl Admission {
     /// Lets in the user `own_uid` and root. `run_of_process` says in which run's tree a process is; it is called while
     /// a connection is accepted and must not wait.
-    pub fn new(own_uid: u32, run_of_process: impl Fn(i32) -> Option<RunKey> + Send + Sync + 'static) -> Self {
+    pub fn new(own_uid: u32, run_of_process: impl Fn(i32) -> Belonging + Send + Sync + 'static) -> Self {
         Self { own_uid, run_of_process: Arc::new(run_of_process) }
     }
 
@@ -58,18 +58,10 @@ impl Admission {
         if pid <= 0 {
             return Origin::Unknown;
         }
-        if let Some(run) = (self.run_of_process)(pid) {
-            return Origin::Inside(run);
+        match (self.run_of_process)(pid) {
+            Belonging::Run(run) => Origin::Inside(run),
+            Belonging::Outside => Origin::Outside,
+            Belonging::Unknown => Origin::Unknown,
         }
-        // Looked at after the question above: a process that is there now was there then.
-        if is_alive(pid) { Origin::Outside } else { Origin::Unknown }
     }
-}
-
-fn is_alive(pid: i32) -> bool {
-    if cfg!(target_os = "linux") {
-        return Path::new("/proc").join(pid.to_string()).exists();
-    }
-    // Not permitted means that it exists.
-    !matches!(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None), Err(nix::errno::Errno::ESRCH))
 }

@@ -8,7 +8,8 @@ use conductord::socket::{Admission, Listener, accept};
 pub(crate) fn serve_health(path: &Path) -> tokio::sync::oneshot::Sender<()> {
     let listener = Listener::bind(path).expect("the socket is free");
     let uid = nix::unistd::geteuid().as_raw();
-    let incoming = accept(&listener, Admission::new(uid, |_| None)).expect("the runtime takes it");
+    let incoming = accept(&listener, Admission::new(uid, |_| conductor_core::supervisor::Belonging::Outside))
+        .expect("the runtime takes it");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (_, health) = tonic_health::server::health_reporter();
     tokio::spawn(async move {

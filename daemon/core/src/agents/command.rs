@@ -66,13 +66,15 @@ impl Adapter for Command {
         let mut argv = vec![text(&program)?];
         argv.extend(words);
         let mut environment = self.base.environment();
+        let mut secret_names = self.base.configured_names(&environment);
+        secret_names.push(env::TOKEN.to_owned());
         env::add_run(&mut environment, run)?;
         let from = if by_file { String::new() } else { format!(" < {}", command_line([prompt.as_str()])) };
         Ok(AgentCommand {
             display: command_line(argv.iter().map(String::as_str)) + &from,
             argv,
             env: environment.into_iter().collect(),
-            secret_names: vec![env::TOKEN.to_owned()],
+            secret_names,
             stdin: (!by_file).then(|| run.prompt.clone()),
             cwd: run.cwd.clone(),
             login: "none".to_owned(),
@@ -80,6 +82,10 @@ impl Adapter for Command {
             model: None,
             notes: Vec::new(),
         })
+    }
+
+    fn masked(&self, text: &str) -> String {
+        self.base.masked(text)
     }
 
     /// `--version` may mean anything to any program, work included, so it is not asked.

@@ -213,6 +213,9 @@ pub trait Adapter: Send + Sync + fmt::Debug {
     /// The run's outcome, from how its process ended and what its stream said.
     fn classify(&self, exit: &ExitFacts, parsed: &StreamSummary) -> Classified;
 
+    /// A text without the agent's key, for what is kept or shown of its words.
+    fn masked(&self, text: &str) -> String;
+
     /// The final answer of its stream, for `output.md`; `None`: the stream has none.
     fn final_answer(&self, parsed: &StreamSummary) -> Option<String> {
         parsed.answer.clone().filter(|answer| !answer.trim().is_empty())
@@ -314,6 +317,12 @@ impl Base {
             Ok(Some(token)) => text.replace(token.value.expose_secret(), "***"),
             _ => text.to_owned(),
         }
+    }
+
+    /// Names in `environment` that the configuration put there: some hold keys, so all count as secret.
+    fn configured_names(&self, environment: &Env) -> Vec<String> {
+        let usual = env::base(&self.host, &[], &[], &Env::new());
+        environment.keys().filter(|name| !usual.contains_key(*name)).cloned().collect()
     }
 
     /// The environment without what belongs to one run.

@@ -55,6 +55,8 @@ struct Inner {
     instance: Instance,
     children: Children,
     shims: Shims,
+    /// Numbers of stop orders are read and written by one at a time.
+    orders: std::sync::Mutex<()>,
 }
 
 impl Runner {
@@ -76,6 +78,7 @@ impl Runner {
             instance: process::instance()?,
             children: Children::new(),
             shims: Shims::default(),
+            orders: std::sync::Mutex::default(),
         })))
     }
 

@@ -31,7 +31,10 @@ impl Runner {
     /// The file can't be written and the shim can't be signalled either.
     pub fn stop(&self, key: &RunKey, folder: &Path, order: &StopOrder) -> io::Result<()> {
         failpoint::hit("daemon.stop.before_stop_json")?;
-        let written = write_order(folder, order);
+        let written = {
+            let _turn = self.0.orders.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            write_order(folder, order)
+        };
         failpoint::hit("daemon.stop.after_stop_json")?;
         // Before start.json exists the shim may not have its handlers yet: it reads the file at the right time itself.
         // Without the file there is only the signal; a shim that dies of it opens no gate.

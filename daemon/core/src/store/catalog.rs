@@ -130,6 +130,11 @@ impl Catalog {
         removed
     }
 
+    /// Removes a run that never came to be.
+    pub fn remove_run(&self, key: &RunKey) {
+        self.change(|inner| inner.remove_run(key));
+    }
+
     /// A project.
     #[must_use]
     pub fn project(&self, id: &ProjectId) -> Option<Arc<ProjectRecord>> {
@@ -271,13 +276,7 @@ impl Inner {
         self.active_tasks.remove(&at);
         let runs: Vec<Arc<RunInfo>> = self.runs_of(key).cloned().collect();
         for run in runs {
-            let key = run.key();
-            let at = RunAt::of(&key);
-            self.runs.remove(&key);
-            self.running.remove(&at);
-            self.runs_by_time.remove(&at);
-            self.runs_by_project.remove(&(key.task.project, at));
-            self.log.push(ChangeKind::Delete, Object::Run(run));
+            self.remove_run(&run.key());
         }
         self.requests.forget_task(key);
         self.log.push(ChangeKind::Delete, Object::Task(Arc::clone(&task)));
@@ -285,6 +284,15 @@ impl Inner {
             self.unlink_child(&parent.task, key);
         }
         Some(task)
+    }
+
+    fn remove_run(&mut self, key: &RunKey) {
+        let Some(run) = self.runs.remove(key) else { return };
+        let at = RunAt::of(key);
+        self.running.remove(&at);
+        self.runs_by_time.remove(&at);
+        self.runs_by_project.remove(&(key.task.project.clone(), at));
+        self.log.push(ChangeKind::Delete, Object::Run(run));
     }
 
     fn runs_of(&self, task: &TaskKey) -> impl DoubleEndedIterator<Item = &Arc<RunInfo>> {

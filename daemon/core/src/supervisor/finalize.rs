@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use conductor_shim::failpoint;
@@ -35,7 +36,7 @@ pub(super) fn finalize(shared: &Shared, info: &RunInfo, finish: &RunFinish) -> R
     // What a plain command prints is no conversation, and may be gigabytes.
     let speaks = adapter.as_deref().filter(|adapter| adapter.kind() != AgentKind::Command);
     let summary = speaks.map(|adapter| parse(adapter, info)).unwrap_or_default();
-    let tail = stderr_tail(info);
+    let tail = stderr_tail(adapter.as_deref(), info);
     let facts = facts(finish, &tail);
     let judged = match (&adapter, finish) {
         (_, RunFinish::NeverStarted | RunFinish::Lost(_)) | (None, _) => facts.classify(),
@@ -93,7 +94,7 @@ pub(super) fn recorded_end(shared: &Shared, info: &RunInfo) -> RunEnd {
         progressed: outcome == Outcome::Completed,
         interruption,
         retry_at: None,
-        stderr_tail: stderr_tail(info),
+        stderr_tail: stderr_tail(shared.agents().get(&info.agent).map(|adapter| &**adapter), info),
     }
 }
 
@@ -193,7 +194,7 @@ pub(super) fn tier_name(tier: Tier) -> &'static str {
 
 fn parse(adapter: &dyn Adapter, info: &RunInfo) -> StreamSummary {
     let mut parser = adapter.events();
-    let Some(mut file) = info.stdout_path.as_ref().and_then(|path| File::open(path).ok()) else {
+    let Some(mut file) = info.stdout_path.as_ref().and_then(|path| open_log(path).ok()) else {
         return parser.summary().clone();
     };
     let mut buffer = vec![0; READ];
@@ -211,10 +212,16 @@ fn parse(adapter: &dyn Adapter, info: &RunInfo) -> StreamSummary {
     parser.summary().clone()
 }
 
-/// The last lines of standard error, bounded.
-fn stderr_tail(info: &RunInfo) -> String {
+/// Opens a log for reading. The agent may have put a pipe or a link in its place: neither is waited for or followed.
+fn open_log(path: &str) -> std::io::Result<File> {
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::ErrorKind::InvalidInput.into()) }
+}
+
+/// The last lines of standard error, bounded, without the agent's key.
+fn stderr_tail(adapter: Option<&dyn Adapter>, info: &RunInfo) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(info.stderr_path.as_deref().unwrap_or_default())?;
+        let mut file = open_log(info.stderr_path.as_deref().unwrap_or_default())?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
         let mut bytes = Vec::new();
@@ -224,7 +231,8 @@ fn stderr_tail(info: &RunInfo) -> String {
     let bytes = read().unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.trim_end().lines().collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+    let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
+    adapter.map_or_else(|| tail.clone(), |adapter| adapter.masked(&tail))
 }
 
 /// The end of a run whose folder is gone: only what is in memory.

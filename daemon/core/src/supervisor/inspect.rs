@@ -76,6 +76,7 @@ impl Supervisor {
 
     /// The configured agents, by name. With `probe` their programs are asked for their versions (up to 10 s each).
     pub async fn agents(&self, probe: bool) -> Vec<AgentInfo> {
+        let _turn = if probe { Some(self.0.probing.lock().await) } else { None };
         let shared = std::sync::Arc::clone(&self.0.shared);
         super::perform::blocking(move || {
             let agents = shared.agents();

@@ -47,6 +47,7 @@ use crate::types::{RunKey, RunStatus, TaskKey, Timestamp};
 
 pub use command::{Caller, CommandError, MAX_PROMPT, MAX_REQUEST_ID, ResumeRequest, SpecDraft, StopRequest, Submit};
 pub use inspect::{AgentInfo, ProcessInfo};
+pub use origin::Belonging;
 pub use recover::RecoverySummary;
 
 use dispatch::{Dispatcher, Gauges, Message};
@@ -79,6 +80,8 @@ struct Inner {
     epoch: u64,
     /// One at a time for each request id, so that a repetition waits for the first.
     requests: DashMap<String, Arc<tokio::sync::Mutex<()>>>,
+    /// One at a time asks the agents' programs for their versions: they may hang for 10 s each.
+    probing: tokio::sync::Mutex<()>,
 }
 
 /// What a supervisor is made of.
@@ -152,7 +155,16 @@ impl Supervisor {
         dispatcher.take_over();
         tokio::spawn(dispatcher.run());
         tokio::spawn(reap_orphans(shared.runner.children().clone()));
-        Ok(Self(Arc::new(Inner { shared, gauges, started, tx, recovered, epoch, requests: DashMap::new() })))
+        Ok(Self(Arc::new(Inner {
+            shared,
+            gauges,
+            started,
+            tx,
+            recovered,
+            epoch,
+            requests: DashMap::new(),
+            probing: tokio::sync::Mutex::default(),
+        })))
     }
 
     /// What readers ask.
@@ -243,10 +255,12 @@ impl Supervisor {
         (run.status == RunStatus::Running).then_some(key)
     }
 
-    /// The live run that a process belongs to. Looks into `/proc`.
+    /// Where a process belongs. Looks into `/proc`.
     #[must_use]
-    pub fn run_of_process(&self, pid: i32) -> Option<RunKey> {
-        origin::run_of(self.catalog(), pid)
+    pub fn run_of_process(&self, pid: i32) -> Belonging {
+        let shared = &self.0.shared;
+        let (cgroups, root) = (shared.runner.cgroup_parent(), shared.root.path());
+        origin::Marks { catalog: &shared.catalog, cgroups, root }.belonging(pid)
     }
 
     /// Starts nothing any more. With `stop_runs` the live runs are ended, without a stop intent: their loops go on at the

@@ -75,7 +75,10 @@ pub(super) async fn perform(
         ended = !record.is_active();
         if ended && job.effects.contains(&Effect::Deliver) {
             // Whoever sees the end finds its entries, unless a bus takes none for now.
-            let _ = tokio::time::timeout(END_PATIENCE, deliver(shared, own, &job.file)).await;
+            // In a task of its own: a post that is dropped half-way may still be carried out, unseen.
+            let (shared, own, file) = (Arc::clone(shared), Arc::clone(own), job.file.clone());
+            let delivery = tokio::spawn(async move { deliver(&shared, &own, &file).await });
+            let _ = tokio::time::timeout(END_PATIENCE, delivery).await;
         }
         shared.catalog.put_task(record);
     }
@@ -203,6 +206,8 @@ async fn launch(shared: &Arc<Shared>, own: &Arc<EntryShared>, tx: &mpsc::Unbound
     let key = plan.key.clone();
     let info = plan.info.clone();
     let worker = Arc::clone(shared);
+    // Before its agent can call: it is known by then.
+    shared.catalog.put_run(info.clone());
     let launched = blocking(move || {
         let result = worker.runner.launch(&worker.root, &plan);
         if result.is_err() {
@@ -214,11 +219,13 @@ async fn launch(shared: &Arc<Shared>, own: &Arc<EntryShared>, tx: &mpsc::Unbound
     .await;
     match launched {
         Ok(watched) => {
-            shared.catalog.put_run(info.clone());
             tokio::spawn(follow(Arc::clone(shared), tx.clone(), watched, info));
             Vec::new()
         }
-        Err(error) => vec![launch_failed(&key, &info, &error)],
+        Err(error) => {
+            shared.catalog.remove_run(&key);
+            vec![launch_failed(&key, &info, &error)]
+        }
     }
 }
 
@@ -363,7 +370,7 @@ pub(super) fn stop_in_background(shared: &Arc<Shared>, run: RunKey, who: &str, w
 }
 
 /// Posts what the durable outbox holds, in order; the keys that are on their bus now, and whether one could not be posted.
-/// Cancel-safe: what was under way is looked for before it is posted again. Not a part of the jobs: a bus that another program has locked must not keep a task from being stopped.
+/// Must be awaited to its end, since a dropped post may still be carried out. Not a part of the jobs: a bus that another program has locked must not keep a task from being stopped.
 pub(super) async fn deliver(shared: &Arc<Shared>, own: &EntryShared, file: &File) -> (Vec<String>, bool) {
     let _turn = own.posting.lock().await;
     let mut posted = Vec::new();

@@ -73,6 +73,10 @@ pub(super) fn check(
         }
         (None, None) => Name::Slug(ids::slug(&submit.prompt)),
     };
+    if caller.run.is_some() && !submit.spec.extra_args.is_empty() {
+        // They could lift the permissions that the configuration gives an agent.
+        return Err(CommandError::field("spec.extra_args", "a run can't set the arguments of an agent's program"));
+    }
     let mut spec = spec(shared, submit.spec, known.root.as_deref())?;
     spec.title = title(&submit.prompt);
     if let Some(parent) = parent {

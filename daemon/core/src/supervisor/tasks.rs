@@ -161,7 +161,7 @@ impl Supervisor {
             return Err(CommandError::WrongState(format!("the task {key} was cancelled, which is final")));
         }
         if let Some(text) = resume.message.filter(|text| !text.is_empty()) {
-            self.post_user(key, text, None).await?;
+            self.post_user_once(key, text, request.as_ref()).await?;
         }
         let file = self.load(key).await?;
         self.command(key, Command::Resume { request }, Some(file)).await
@@ -205,7 +205,7 @@ impl Supervisor {
             .await
             .map_err(|error| submit::store_error(&self.0.shared, error))?;
         if let Some(text) = resume.message.filter(|text| !text.is_empty()) {
-            self.post_user(key, text, None).await?;
+            self.post_user_once(key, text, request.as_ref()).await?;
         }
         self.command(key, Command::Resume { request }, Some(file)).await
     }
@@ -294,21 +294,12 @@ impl Supervisor {
         if text.is_empty() {
             return Err(CommandError::field("text", "a text is needed"));
         }
-        let marker = request.as_ref().map(|request| format!("request:{}", request.id));
         let repeated = self.repeated(request.as_ref())?.is_some();
-        let mut posted = None;
-        if let Some(marker) = &marker {
-            // Looked for even if the request is not known: it may have been posted right before a crash.
-            let bus = self.0.shared.task_bus(key);
-            posted = bus.find_key_since(&Default::default(), marker).await?;
+        // Looked for even if the request is not known: it may have been posted right before a crash.
+        let id = self.post_user_once(key, text, request.as_ref()).await?;
+        if repeated {
+            return Ok((id, record));
         }
-        if let (Some(id), true) = (&posted, repeated) {
-            return Ok((id.clone(), record));
-        }
-        let id = match posted {
-            Some(id) => id,
-            None => self.post_user(key, text, marker).await?,
-        };
         let record = match (now && record.is_active(), request) {
             (true, request) => self.command(key, Command::Interrupt { who: caller.who.clone(), request }, None).await?,
             (false, Some(request)) => {
@@ -318,6 +309,22 @@ impl Supervisor {
             (false, None) => record,
         };
         Ok((id, record))
+    }
+
+    /// As [`Self::post_user`]; what a request that was cut short has posted is not posted again.
+    async fn post_user_once(
+        &self,
+        key: &TaskKey,
+        body: String,
+        request: Option<&RequestRecord>,
+    ) -> Result<MessageId, CommandError> {
+        let marker = request.map(|request| format!("request:{}", request.id));
+        if let Some(marker) = &marker
+            && let Some(id) = self.0.shared.task_bus(key).find_key_since(&Default::default(), marker).await?
+        {
+            return Ok(id);
+        }
+        self.post_user(key, body, marker).await
     }
 
     async fn post_user(&self, key: &TaskKey, body: String, marker: Option<String>) -> Result<MessageId, CommandError> {

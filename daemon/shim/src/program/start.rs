@@ -165,12 +165,22 @@ fn prepare(files: &Files, spec: &Spec) -> Result<Parts, Failure> {
 }
 
 pub(super) fn open_log(path: &str) -> io::Result<File> {
-    OpenOptions::new()
+    // Without O_NONBLOCK a pipe that the agent put in its log's place would hang a rescue.
+    let file = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(PRIVATE)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY)
-        .open(path)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY | libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // The agent shares these flags: it gets an ordinary file.
+    // SAFETY: the descriptor is open; the call takes no pointer.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_APPEND) } {
+        0 => Ok(file),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn make_cgroup(parent: &Path, run_id: &str) -> Option<Cgroup> {

@@ -136,9 +136,14 @@ impl Adapter for Claude {
         self.environment().map(|(_, _, login)| login)
     }
 
+    fn masked(&self, text: &str) -> String {
+        self.base.masked(text)
+    }
+
     fn prepare(&self, run: &RunRequest) -> Result<AgentCommand, PrepareError> {
         let program = self.program()?;
         let (mut environment, mut secret_names, login) = self.environment()?;
+        secret_names.extend(self.base.configured_names(&self.base.environment()));
         let mut notes = Vec::new();
         let mut shown = String::new();
         if self.base.host.root && self.permission_mode() == PermissionMode::BypassPermissions {
