@@ -27,7 +27,7 @@ cd "$CONDUCTOR_TASK_FOLDER"
 first=$(conductorctl bus post --type QUESTION "is it on?")
 child=$(printf '@fake output fine\n@fake done\n' | conductorctl start --detach -f -)
 conductorctl wait --children --timeout 30s
-grep -o 'conductorctl .*   #' "$CONDUCTOR_RUN_FOLDER/prompt.md" | sed -e 's/ *#$//' \
+grep -o 'conductorctl [^#]*#' "$CONDUCTOR_RUN_FOLDER/prompt.md" | sed -e 's/ *#$//' \
   -e "s/MSG-20260101-000000-000000000-PID00001-0001/$first/" -e "s/task-20260101-000000-example/$child/" \
   -e 's/"what the child is to do"/"@fake done"/' > typed
 while read -r line; do echo "\$ $line"; sh -c "$line" < /dev/null || { echo "failed: $line"; exit 1; }; done < typed
