@@ -37,7 +37,7 @@ test: prepare
 lint: prepare
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets $(FAILPOINTS) -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --lib --document-private-items --quiet
 
 ## make bench                   the numbers of the design beside their limits, and as JSON
 bench: prepare

@@ -6,7 +6,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `claude`, `command` | the adapters |
-//! | [`env`] | the environment of an agent: built, not inherited |
+//! | [mod@env] | the environment of an agent: built, not inherited |
 //! | [`event`], `lines` | normal events and how a stream is cut into lines |
 //! | [`outcome`] | from how a process ended to the run's outcome |
 //! | [`output`] | `output.md` |

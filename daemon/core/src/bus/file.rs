@@ -2,15 +2,13 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::archive;
 use super::error::BusError;
 use super::segment::FileId;
 
-/// Mode of folders that we make on the way to a bus.
-const FOLDER_MODE: u32 = 0o700;
 /// Mode of a bus, as conductor-loop has it; the folders above keep others out.
 const FILE_MODE: u32 = 0o644;
 
@@ -76,14 +74,10 @@ pub(super) enum Appended {
 }
 
 impl Appender {
-    /// Opens the bus at `path` and makes it, and its folders, if needed. A file that was made is durable by name.
+    /// Opens the bus at `path` and makes it if needed, durable by name. Its folder must be there: a bus must not bring a
+    /// removed task's folder back.
     pub(super) fn open(path: &Path) -> Result<Self, BusError> {
         let made = look(path)?.is_none();
-        if made {
-            let folder = archive::folder(path);
-            let built = fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder);
-            built.map_err(|error| BusError::io("make the folder of", path, error))?;
-        }
         let opened = options().append(true).create(true).mode(FILE_MODE).open(path);
         let file = regular(path, opened.map_err(|error| BusError::io("open", path, error))?)?;
         if made {

@@ -7,8 +7,8 @@
 //! | [`follow`], [`watch`] | followers; learning of other programs' entries |
 //! | [`chain`] | archives and live file as one sequence, cursors |
 //! | [`segment`], [`index`], [`walk`] | one file: what is readable, where ids are, scanning through a window |
-//! | [`file`], [`archive`] | file system calls; names beside the bus |
-//! | [`format`] | the bytes: pure functions |
+//! | [mod@file], [`archive`] | file system calls; names beside the bus |
+//! | [mod@format] | the bytes: pure functions |
 //!
 //! The bus knows no tasks or runs: it takes drafts and gives messages. The format and the guarantees are in
 //! `docs/bus.md`, what each crash leaves behind in [`writer`].

@@ -86,7 +86,7 @@ pub struct AgentConfig {
     /// Variables of conductord's environment that it gets, besides the usual ones; `NAME*` stands for all that begin so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_pass: Vec<String>,
-    /// Its key (type claude). Better is `token_file`. $CONDUCTOR_AGENT_<NAME>_TOKEN overrides all three. Without any, the
+    /// Its key (type claude). Better is `token_file`. `CONDUCTOR_AGENT_<NAME>_TOKEN` overrides all three. Without any, the
     /// program's own login is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,

@@ -162,11 +162,13 @@ impl Step<'_> {
                     self.effects.push(Effect::Persist);
                 }
             }
+            // A crash came between the end and its entries.
+            (Event::Begin, Phase::Finished) if !self.state.outbox.is_empty() => self.effects.push(Effect::Deliver),
             (Event::ResumeAsked, Phase::Finished) => self.resume(),
             (_, Phase::Finished) => {}
             (Event::Begin, _) => self.begin(),
             (Event::StopAsked { intent }, _) => self.stop(intent),
-            (Event::InterruptAsked { who }, Phase::Running) => self.interrupt(who),
+            (Event::InterruptAsked { who }, phase) => self.interrupt(who, phase),
             (Event::SlotGranted, Phase::Queued) => self.slot_granted(),
             (Event::SlotGranted, _) => self.effects.push(Effect::ReleaseSlot),
             (Event::Checked(marker), Phase::Starting) => self.checked_before_start(marker),
@@ -200,6 +202,8 @@ impl Step<'_> {
         if self.state.run.is_some() {
             if let Some(intent) = self.state.intent.clone() {
                 self.effects.push(Effect::StopRun { who: intent.who, why: intent.why });
+            } else if self.state.interrupting {
+                self.end_turn("conductord".to_owned());
             }
             return;
         }
@@ -249,6 +253,9 @@ impl Step<'_> {
     }
 
     fn prepared(&mut self, run: RunId, heard: Option<MessageId>) {
+        if std::mem::take(&mut self.state.interrupting) {
+            return self.effects.push(Effect::Prepare);
+        }
         let continuing = self.state.continue_attempt && self.state.attempt > 0;
         if !continuing {
             self.state.attempt += 1;
@@ -259,7 +266,6 @@ impl Step<'_> {
         self.state.heard = heard.or_else(|| self.state.heard.clone());
         self.state.not_before = None;
         self.state.trouble = None;
-        self.state.interrupting = false;
         self.state.phase = Phase::Running;
         let restart = self.state.attempt - 1;
         let verb = if continuing { "continuing" } else { "starting" };
@@ -484,12 +490,26 @@ impl Step<'_> {
         }
     }
 
-    fn interrupt(&mut self, who: String) {
-        if self.state.run.is_some() && !self.state.interrupting {
-            self.state.interrupting = true;
-            let why = "a message is to be read now".to_owned();
-            self.effects.extend([Effect::Persist, Effect::StopRun { who, why }]);
+    fn interrupt(&mut self, who: String, phase: Phase) {
+        match phase {
+            Phase::Running if self.state.run.is_some() => {
+                self.state.interrupting = true;
+                self.effects.push(Effect::Persist);
+                self.end_turn(who);
+            }
+            // The prompt that is being made may have missed the message: it is made again.
+            Phase::Starting => self.state.interrupting = true,
+            Phase::Backoff => {
+                self.effects.push(Effect::Disarm);
+                self.queue();
+            }
+            _ => {}
         }
+    }
+
+    fn end_turn(&mut self, who: String) {
+        let why = "a message is to be read now".to_owned();
+        self.effects.push(Effect::StopRun { who, why });
     }
 
     fn resume(&mut self) {
@@ -553,10 +573,11 @@ impl Step<'_> {
         let ends = self.state.ends;
         self.note(&format!("end:{ends}"), kind, body, None);
         let attempts = self.state.attempt;
+        let noun = if attempts == 1 { "attempt" } else { "attempts" };
         let outcome = reason.name();
         let key = self.cx.key;
         let fact = format!(
-            "task {key} ended: {outcome} after {attempts} attempts: {detail}\ntask_dir: {}\noutput: {}",
+            "task {key} ended: {outcome} after {attempts} {noun}: {detail}\ntask_dir: {}\noutput: {}",
             self.cx.folder,
             self.state
                 .last

@@ -358,6 +358,22 @@ fn recovery_takes_every_phase_up_where_it_was() {
     assert_eq!(keys.len(), d.state.outbox.len(), "every key is there once");
 }
 
+#[test]
+fn recovery_posts_what_an_end_left_in_the_outbox_and_then_writes_that_it_is_empty() {
+    let mut d = Driver::new(spec(3));
+    d.send(Event::Begin);
+    d.send(Event::StopAsked { intent: intent(IntentKind::Stop) });
+    d.state = d.disk.clone();
+    assert!(!d.state.is_settled());
+    d.send(Event::Begin);
+    assert_eq!(d.effects, [Effect::Deliver]);
+    for key in d.state.outbox.clone().into_iter().map(|entry| entry.key) {
+        d.send(Event::Posted { key });
+    }
+    assert_eq!(d.effects, [Effect::Persist]);
+    assert!(d.disk.is_settled());
+}
+
 fn arbitrary_event() -> impl Strategy<Value = Event> {
     let marker = prop_oneof![Just(DoneMarker::Absent), Just(DoneMarker::Present), Just(DoneMarker::NotAFile)];
     let outcome = prop_oneof![

@@ -3,15 +3,25 @@
 //! Our own children (shims, version probes) share our session or are registered here; what a dead shim leaves to us as
 //! subreaper is in a session of its own and is registered by nobody: an orphan, reaped by its pid once it is a zombie.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use conductor_shim::process;
+use conductor_shim::process::{self, Identity};
+
+/// Statuses of reaped orphans that are kept: whoever wants one asks within milliseconds of a shim's death.
+const KEPT: usize = 1024;
 
 /// The registry. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Children(Arc<Mutex<HashSet<i32>>>);
+pub struct Children(Arc<Mutex<Registry>>);
+
+#[derive(Debug, Default)]
+struct Registry {
+    claimed: HashSet<i32>,
+    /// Orphans that were reaped before anybody had claimed them, the latest last.
+    reaped: VecDeque<(Identity, i32)>,
+}
 
 /// Keeps a pid out of the orphans' reaper while somebody waits for it.
 #[derive(Debug)]
@@ -22,7 +32,7 @@ pub struct Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.children.lock().remove(&self.pid);
+        self.children.lock().claimed.remove(&self.pid);
     }
 }
 
@@ -33,7 +43,7 @@ impl Children {
         Self::default()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<i32>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Registry> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -45,32 +55,43 @@ impl Children {
         &self,
         spawn: impl FnOnce() -> io::Result<std::process::Child>,
     ) -> io::Result<(std::process::Child, Claim)> {
-        let mut pids = self.lock();
+        let mut registry = self.lock();
         let child = spawn()?;
         let pid = i32::try_from(child.id()).expect("a pid is positive and fits");
-        pids.insert(pid);
+        registry.claimed.insert(pid);
         Ok((child, Claim { children: self.clone(), pid }))
     }
 
     /// Claims a process that was re-parented to us.
     #[must_use]
     pub fn claim(&self, pid: i32) -> Claim {
-        self.lock().insert(pid);
+        self.lock().claimed.insert(pid);
         Claim { children: self.clone(), pid }
+    }
+
+    /// The wait status of an orphan that was reaped already.
+    #[must_use]
+    pub fn status_of(&self, identity: &Identity) -> Option<i32> {
+        self.lock().reaped.iter().rev().find(|(known, _)| known == identity).map(|(_, status)| *status)
     }
 
     /// Reaps orphans that have ended. Cheap when there are none; called after SIGCHLD.
     pub fn reap_orphans(&self) {
-        let known = self.lock();
+        let mut registry = self.lock();
         let own_session = process::stat(std::process::id().cast_signed()).map(|stat| stat.sid);
         let Ok(own_session) = own_session else { return };
         for pid in child_pids() {
-            if known.contains(&pid) {
+            if registry.claimed.contains(&pid) {
                 continue;
             }
             match process::stat(pid) {
                 Ok(stat) if stat.sid != own_session && !stat.is_alive() => {
-                    let _ = wait_for(pid);
+                    if let Ok(Some(status)) = wait_for(pid) {
+                        registry.reaped.push_back((stat.identity(), status));
+                        if registry.reaped.len() > KEPT {
+                            registry.reaped.pop_front();
+                        }
+                    }
                 }
                 _ => {}
             }

@@ -150,7 +150,15 @@ impl Runner {
         let (mut child, claim) = self.0.children.spawn(|| command.spawn())?;
         let pid = i32::try_from(child.id()).expect("a pid is positive and fits");
         // Our child can't be reaped by anybody else, so the pid means it.
-        let pidfd = Arc::new(Pidfd::open(pid)?);
+        let pidfd = match Pidfd::open(pid) {
+            Ok(pidfd) => Arc::new(pidfd),
+            Err(error) => {
+                // What can't be watched must not run.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(error);
+            }
+        };
         if let (Some(secrets), Some(stdin)) = (secrets, child.stdin.take()) {
             // A shim that has died meanwhile is noticed by whoever watches it.
             let _ = secrets.write(stdin);

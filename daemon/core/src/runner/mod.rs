@@ -38,7 +38,7 @@ use conductor_shim::protocol::{Exit, Instance, Start, Tier};
 
 pub use children::Children;
 pub use launch::{LaunchError, LaunchPlan, Secrets};
-pub use recover::Found;
+pub use recover::{Cut, Found};
 pub use shims::Shims;
 pub use stop::StopOrder;
 pub use watch::{RunFinish, WatchEvent, Watched};

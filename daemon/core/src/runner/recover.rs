@@ -7,11 +7,11 @@ use std::sync::Arc;
 use conductor_shim::cgroup::Cgroup;
 use conductor_shim::lock;
 use conductor_shim::process::Pidfd;
-use conductor_shim::protocol::{Exit, FOLDER, Graces, Identity, SHIM_LOCK, SPEC, Start, TREE_LOCK};
+use conductor_shim::protocol::{Exit, FOLDER, Graces, Identity, SHIM_LOCK, SPEC, START, Start, TREE_LOCK};
 use conductor_shim::tree;
 
 use super::stop::write_order;
-use super::watch::Watched;
+use super::watch::{RunFinish, Watched, finish_of};
 use super::{Runner, StopOrder, read_exit, read_start};
 use crate::types::RunKey;
 
@@ -33,36 +33,44 @@ pub enum Found {
 }
 
 impl Runner {
-    /// Finds out. Idempotent; sends no signal.
+    /// Finds out. Idempotent; sends no signal but that to read `stop.json` again.
     ///
     /// # Errors
-    /// A file of the shim can't be read, or `/proc` can't.
+    /// A file of the shim can't be read, or `/proc` can't; or the holder of its lock is not to be seen from here. Then
+    /// something may live: ask again.
     pub fn recover(&self, key: &RunKey, folder: &Path) -> io::Result<Found> {
         if let Some(exit) = read_exit(folder)? {
-            return Ok(Found::Exited(Box::new(exit)));
+            return Ok(found(exit));
         }
         let shim_folder = folder.join(FOLDER);
         // The shim is spawned after its spec is durable.
         if !shim_folder.join(SPEC).exists() {
             return Ok(Found::NeverStarted);
         }
-        if let Some(start) = read_start(folder)?
-            && start.instance != self.0.instance
-        {
-            return Ok(Found::Restarted);
-        }
+        // A held lock says more than anything that is written: its holder may be in another pid namespace.
         if is_held(&shim_folder.join(SHIM_LOCK))? {
             return self.adopt(key, folder);
         }
-        match read_start(folder)? {
-            Some(start) => self.without_shim(key, folder, &start),
-            None => self.before_start(key, folder),
+        match read_start(folder) {
+            Ok(Some(start)) if start.instance != self.0.instance => Ok(Found::Restarted),
+            Ok(Some(start)) => self.without_shim(key, folder, &start),
+            Ok(None) => self.before_start(key, folder),
+            // Who the agent was can't be known; whether something of the run lives can.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let alive = is_held(&shim_folder.join(TREE_LOCK))? || has_members(None, key)?;
+                Ok(if alive { self.shim_died(key, folder) } else { Found::Gone })
+            }
+            Err(error) => Err(error),
         }
+    }
+
+    fn shim_died(&self, key: &RunKey, folder: &Path) -> Found {
+        Found::ShimDied(Watched::adopted(key.clone(), folder.to_owned(), None))
     }
 
     /// The lock is held: its holder is the shim in charge.
     fn adopt(&self, key: &RunKey, folder: &Path) -> io::Result<Found> {
-        let holder = match read_start(folder)? {
+        let holder = match read_start(folder).unwrap_or(None) {
             Some(start) => Pidfd::open_verified(&start.shim)?.map(|pidfd| (pidfd, start.shim.pid)),
             None => None,
         };
@@ -79,7 +87,7 @@ impl Runner {
             }
             // It has ended between the two looks.
             None => match read_exit(folder)? {
-                Some(exit) => Ok(Found::Exited(Box::new(exit))),
+                Some(exit) => Ok(found(exit)),
                 None => Err(io::Error::other("shim.lock is held and its holder can't be found")),
             },
         }
@@ -96,7 +104,7 @@ impl Runner {
         if is_held(&folder.join(FOLDER).join(SHIM_LOCK))? {
             let found = self.adopt(key, folder)?;
             // It may have looked for the order just before it was written.
-            if read_start(folder)?.is_some() {
+            if folder.join(FOLDER).join(START).exists() {
                 self.0.shims.signal(key, libc::SIGUSR1)?;
             }
             return Ok(found);
@@ -107,18 +115,26 @@ impl Runner {
     /// The shim has started an agent and is dead.
     fn without_shim(&self, key: &RunKey, folder: &Path, start: &Start) -> io::Result<Found> {
         if let Some(exit) = read_exit(folder)? {
-            return Ok(Found::Exited(Box::new(exit)));
+            return Ok(found(exit));
         }
         let alive = Pidfd::open_verified(&start.agent)?.is_some()
             || is_held(&folder.join(FOLDER).join(TREE_LOCK))?
             || start.cgroup.as_deref().is_some_and(|path| {
                 Cgroup::open(Path::new(path)).is_some_and(|cgroup| cgroup.is_populated().unwrap_or(false))
             })
-            || has_members(&start.agent, key)?;
+            || has_members(Some(&start.agent), key)?;
         if !alive {
             return Ok(Found::Gone);
         }
-        Ok(Found::ShimDied(Watched::adopted(key.clone(), folder.to_owned(), None)))
+        Ok(self.shim_died(key, folder))
+    }
+}
+
+/// An end on disk, or the proof that there was no begin.
+fn found(exit: Exit) -> Found {
+    match finish_of(exit) {
+        RunFinish::Exited(exit) => Found::Exited(exit),
+        _ => Found::NeverStarted,
     }
 }
 
@@ -129,8 +145,9 @@ fn is_held(path: &Path) -> io::Result<bool> {
     }
 }
 
-fn has_members(agent: &Identity, key: &RunKey) -> io::Result<bool> {
-    let scope = tree::Scope { above: Vec::new(), within: vec![agent.clone()], run_id: key.run.to_string() };
+fn has_members(agent: Option<&Identity>, key: &RunKey) -> io::Result<bool> {
+    let scope =
+        tree::Scope { above: Vec::new(), within: agent.into_iter().cloned().collect(), run_id: key.run.to_string() };
     Ok(tree::members(&tree::System, scope)?.iter().any(conductor_shim::process::Stat::is_alive))
 }
 
@@ -156,4 +173,28 @@ fn find_shim(folder: &Path) -> io::Result<Option<(Pidfd, i32)>> {
         }
     }
     Ok(None)
+}
+
+impl Runner {
+    /// What cut a run whose record says `lost`, as far as its files show.
+    #[must_use]
+    pub fn cut_by(&self, folder: &Path) -> Option<Cut> {
+        if let Ok(Some(exit)) = read_exit(folder) {
+            return matches!(finish_of(exit), RunFinish::NeverStarted).then_some(Cut::NeverStarted);
+        }
+        match read_start(folder) {
+            Ok(Some(start)) => (start.instance != self.0.instance).then_some(Cut::Restart),
+            Ok(None) => Some(Cut::NeverStarted),
+            Err(_) => None,
+        }
+    }
+}
+
+/// See [`Runner::cut_by`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The agent was never executed.
+    NeverStarted,
+    /// Machine or container has restarted since.
+    Restart,
 }

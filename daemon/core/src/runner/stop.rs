@@ -34,7 +34,8 @@ impl Runner {
         let written = write_order(folder, order);
         failpoint::hit("daemon.stop.after_stop_json")?;
         // Before start.json exists the shim may not have its handlers yet: it reads the file at the right time itself.
-        if folder.join(FOLDER).join(START).exists() {
+        // Without the file there is only the signal; a shim that dies of it opens no gate.
+        if written.is_err() || folder.join(FOLDER).join(START).exists() {
             let signal = if written.is_ok() { libc::SIGUSR1 } else { libc::SIGTERM };
             let reached = self.0.shims.signal(key, signal)?;
             failpoint::hit("daemon.stop.after_signal")?;

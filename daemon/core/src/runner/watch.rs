@@ -10,7 +10,9 @@ use std::time::Duration;
 use conductor_shim::cgroup::Cgroup;
 use conductor_shim::durable;
 use conductor_shim::process::{self, Pidfd};
-use conductor_shim::protocol::{Exit, FOLDER, REAPED, Reaped, STOP, Start, StatusSource, VERSION};
+use conductor_shim::protocol::{
+    Cause, EXIT_GATE_CLOSED, Exit, FOLDER, REAPED, Reaped, STOP, Start, StatusSource, VERSION,
+};
 use conductor_shim::tree;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, BufReader, Interest};
@@ -22,6 +24,9 @@ use crate::types::RunKey;
 
 /// Rescue shims that one run gets at most: whoever kills three of them does so on purpose.
 const MAX_RESCUES: u32 = 3;
+
+/// Pause before the second rescue, longer before each later one: what killed the first may pass.
+const RESCUE_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long the last resort tries to end a tree: what is left then is stuck in the kernel.
 const LAST_RESORT: Duration = Duration::from_secs(10);
@@ -44,6 +49,8 @@ pub struct Watched {
     status: Option<ChildStdout>,
     /// The agent, opened while it is known to live: how its status can be learned without a shim.
     agent: Option<Pidfd>,
+    /// Keeps the agent, should it become our child, from the orphans' reaper: its status is wanted.
+    claim: Option<Claim>,
 }
 
 /// What [`Runner::watch`] tells on the way.
@@ -75,11 +82,11 @@ impl Watched {
         status: Option<ChildStdout>,
         claim: Claim,
     ) -> Self {
-        Self { key, folder, shim: Some(shim), child: Some((pid, claim)), status, agent: None }
+        Self { key, folder, shim: Some(shim), child: Some((pid, claim)), status, agent: None, claim: None }
     }
 
     pub(super) fn adopted(key: RunKey, folder: PathBuf, shim: Option<Arc<Pidfd>>) -> Self {
-        Self { key, folder, shim, child: None, status: None, agent: None }
+        Self { key, folder, shim, child: None, status: None, agent: None, claim: None }
     }
 
     /// The run.
@@ -103,25 +110,42 @@ impl Runner {
     pub async fn watch(&self, mut run: Watched, mut tell: impl FnMut(WatchEvent)) -> io::Result<RunFinish> {
         let result = self.watch_to_end(&mut run, &mut tell).await;
         self.0.shims.remove(&run.key);
+        drop(run);
+        // The agent of a shim that died after its last word is ours to reap.
+        self.0.children.reap_orphans();
         result
     }
 
     async fn watch_to_end(&self, run: &mut Watched, tell: &mut impl FnMut(WatchEvent)) -> io::Result<RunFinish> {
         self.until_shim_ends(run, tell, true).await?;
-        for _ in 0..=MAX_RESCUES {
+        for rescues in 0..=MAX_RESCUES {
             if let Some(exit) = blocking({
                 let folder = run.folder.clone();
                 move || read_exit(&folder)
             })
             .await?
             {
-                return Ok(RunFinish::Exited(Box::new(exit)));
+                return Ok(finish_of(exit));
             }
-            let Some(start) = read_start(&run.folder)? else { return Ok(RunFinish::NeverStarted) };
+            let start = match read_start(&run.folder) {
+                Ok(Some(start)) => start,
+                Ok(None) => return Ok(RunFinish::NeverStarted),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.end_tree(run, None).await?;
+                    return Ok(RunFinish::Lost(format!("start.json is damaged, and its shim is dead: {error}")));
+                }
+                Err(error) => return Err(error),
+            };
+            if rescues == MAX_RESCUES {
+                self.end_tree(run, Some(start)).await?;
+                break;
+            }
+            if rescues > 0 {
+                tokio::time::sleep(RESCUE_PAUSE * rescues).await;
+            }
             tell(WatchEvent::Rescuing);
             self.rescue(run, &start, tell).await?;
         }
-        self.end_tree(run).await?;
         Ok(RunFinish::Lost("its shims were killed again and again; what was left of it was ended".to_owned()))
     }
 
@@ -145,9 +169,10 @@ impl Runner {
                     let mut lines = BufReader::new(pipe::Receiver::from_owned_fd(OwnedFd::from(status))?);
                     let mut line = String::new();
                     let waited = tokio::select! {
-                        ended = shim.readable() => { ended?.retain_ready(); Waited::Ended }
-                        // EOF without a line: the shim is about to end.
+                        // The line first: a short run's shim has ended by the time we look.
+                        biased;
                         read = lines.read_line(&mut line) => { read?; Waited::Line }
+                        ended = shim.readable() => { ended?.retain_ready(); Waited::Ended }
                     };
                     if matches!(waited, Waited::Line) && line.starts_with("started ") {
                         self.announce(run, tell)?;
@@ -174,6 +199,7 @@ impl Runner {
     /// Tells of the start once `start.json` is there, and takes hold of the agent.
     fn announce(&self, run: &mut Watched, tell: &mut impl FnMut(WatchEvent)) -> io::Result<bool> {
         let Some(start) = read_start(&run.folder)? else { return Ok(false) };
+        run.claim = Some(self.0.children.claim(start.agent.pid));
         run.agent = Pidfd::open_verified(&start.agent)?;
         tell(WatchEvent::Started(Box::new(start)));
         Ok(true)
@@ -190,13 +216,17 @@ impl Runner {
             None => Pidfd::open_verified(&start.agent)?,
         };
         let Some(agent) = agent else {
+            if let Some(status) = self.0.children.status_of(&start.agent) {
+                write_status(run, status, StatusSource::Subreaper).await?;
+            }
             return self.run_rescue_shim(run, tell).await;
         };
         // As long as the claim lives, only we reap the agent, if it has become our child.
-        let claim = self.0.children.claim(start.agent.pid);
+        if run.claim.is_none() {
+            run.claim = Some(self.0.children.claim(start.agent.pid));
+        }
         if agent.has_ended()? {
             record_status(run, start, &agent).await?;
-            drop(claim);
             return self.run_rescue_shim(run, tell).await;
         }
         let mut rescued = self.spawn_rescue(run).await?;
@@ -216,22 +246,22 @@ impl Runner {
                 }
             }
         }
-        drop(claim);
         run.agent = Some(watched.into_inner());
         Ok(())
     }
 
     /// The last resort: nobody is left to end the tree but we.
-    async fn end_tree(&self, run: &Watched) -> io::Result<()> {
-        let Some(start) = read_start(&run.folder)? else { return Ok(()) };
+    async fn end_tree(&self, run: &Watched, start: Option<Start>) -> io::Result<()> {
         let run_id = run.key.run.to_string();
         let left = blocking(move || {
-            if let Some(cgroup) = start.cgroup.as_deref().and_then(|path| Cgroup::open(Path::new(path))) {
+            let cgroup = start.as_ref().and_then(|start| Cgroup::open(Path::new(start.cgroup.as_deref()?)));
+            if let Some(cgroup) = cgroup {
                 cgroup.kill()?;
                 cgroup.wait_empty(LAST_RESORT)?;
                 let _ = cgroup.remove();
             }
-            let scope = tree::Scope { above: Vec::new(), within: vec![start.agent], run_id };
+            let scope =
+                tree::Scope { above: Vec::new(), within: start.into_iter().map(|start| start.agent).collect(), run_id };
             tree::kill(&tree::System, &mut tree::Finder::new(scope), None, LAST_RESORT)
         })
         .await?;
@@ -267,6 +297,12 @@ impl Runner {
     }
 }
 
+/// An agent's side that saw its gate close ends with a code of its own: the shim died before it opened the gate.
+pub(super) fn finish_of(exit: Exit) -> RunFinish {
+    let closed = exit.rescued && exit.code == Some(EXIT_GATE_CLOSED) && exit.cause == Cause::Natural;
+    if closed { RunFinish::NeverStarted } else { RunFinish::Exited(Box::new(exit)) }
+}
+
 /// Writes `reaped.json` with the ended agent's status, if there is a way to it.
 async fn record_status(run: &Watched, start: &Start, agent: &Pidfd) -> io::Result<()> {
     let pid = start.agent.pid;
@@ -286,7 +322,13 @@ async fn record_status(run: &Watched, start: &Start, agent: &Pidfd) -> io::Resul
             }
         }
     };
-    let Some((wait_status, source)) = status else { return Ok(()) };
+    match status {
+        Some((wait_status, source)) => write_status(run, wait_status, source).await,
+        None => Ok(()),
+    }
+}
+
+async fn write_status(run: &Watched, wait_status: i32, source: StatusSource) -> io::Result<()> {
     let path = run.folder.join(FOLDER).join(REAPED);
     blocking(move || durable::write_json(&path, &Reaped { version: VERSION, wait_status, source })).await
 }

@@ -59,8 +59,8 @@ pub(super) enum Message {
     WaitChildren { key: TaskKey, reply: oneshot::Sender<()> },
     /// A waiter for children is gone.
     EndWait { key: TaskKey },
-    /// The task was deleted.
-    Forget { key: TaskKey, reply: oneshot::Sender<()> },
+    /// Let go of a task that is to be deleted. `false`: something of it is still under way.
+    Forget { key: TaskKey, reply: oneshot::Sender<bool> },
     /// The configuration has changed.
     Reconfigured,
     /// Start nothing any more; with `true` also end the live runs.
@@ -127,6 +127,20 @@ struct Entry {
     /// Those who wait for the task's end have been told.
     told: bool,
     shared: Arc<EntryShared>,
+}
+
+impl Entry {
+    /// It has ended, and nothing is left to do for it.
+    fn is_quiet(&self) -> bool {
+        self.file.state.is_settled() && !self.busy && !self.delivering && self.jobs.is_empty()
+    }
+}
+
+/// The caller of a command: where the answer goes, and the request to remember once it is durable.
+#[derive(Default)]
+struct Asked {
+    reply: Option<Reply>,
+    request: Option<RequestRecord>,
 }
 
 struct ChildWait {
@@ -212,7 +226,7 @@ impl Dispatcher {
     fn handle(&mut self, message: Message) {
         match message {
             Message::Insert { file, recovered, reply } => self.insert(*file, recovered, reply),
-            Message::Event(key, event) => self.apply(&key, event, None),
+            Message::Event(key, event) => self.apply(&key, event, Asked::default()),
             Message::Performed { key, outcome } => self.performed(&key, outcome),
             Message::Retry(key) => {
                 if let Some(entry) = self.entries.get_mut(&key) {
@@ -246,9 +260,12 @@ impl Dispatcher {
                 }
             }
             Message::Forget { key, reply } => {
-                self.entries.remove(&key);
-                self.queue.release(&key);
-                let _ = reply.send(());
+                let quiet = self.entries.get(&key).is_none_or(Entry::is_quiet);
+                if quiet {
+                    self.entries.remove(&key);
+                    self.queue.release(&key);
+                }
+                let _ = reply.send(quiet);
             }
             Message::Reconfigured => {
                 let slots = self.shared.config().defaults.max_concurrent_runs;
@@ -287,7 +304,13 @@ impl Dispatcher {
         };
         self.entries.insert(key.clone(), entry);
         if begin {
-            self.apply(&key, Event::Begin, reply);
+            // A task that its parent submits while the parent is being stopped is stopped with it.
+            let above = self.entries.get(&key).and_then(|entry| entry.file.spec.parent.clone());
+            let intent = above.and_then(|above| self.entries.get(&above.task)?.file.state.intent.clone());
+            if let Some(intent) = intent {
+                let _ = self.tx.send(Message::Event(key.clone(), Event::StopAsked { intent }));
+            }
+            self.apply(&key, Event::Begin, Asked { reply, request: None });
         }
     }
 
@@ -303,50 +326,46 @@ impl Dispatcher {
             return;
         }
         let phase = entry.file.state.phase;
-        let request = match &command {
-            Command::Stop { request, .. } | Command::Resume { request } | Command::Interrupt { request, .. } => {
-                request.clone()
-            }
-            Command::Remember { request } => Some(request.clone()),
-        };
-        entry.file.requests.extend(request.clone());
         match command {
-            Command::Stop { intent, graces, keep_children, .. } => {
+            Command::Stop { intent, graces, keep_children, request } => {
                 // Somebody who asks again has waited long enough.
                 let again = phase == Phase::Stopping && entry.stops > 0;
                 entry.stops += 1;
                 entry.graces = if again { Some(Graces { int_ms: 0, term_ms: 0 }) } else { graces };
+                // The task first: its children's ends must not finish it in another way.
+                self.apply(key, Event::StopAsked { intent: intent.clone() }, Asked { reply: Some(reply), request });
                 if !keep_children {
                     self.stop_children(key, &intent);
                 }
-                self.apply(key, Event::StopAsked { intent }, Some(reply));
             }
             Command::Resume { .. } if phase != Phase::Finished => {
                 let text = format!("the task {key} is {}; only one that has ended can be resumed", phase.name());
                 let _ = reply.send(Err(CommandError::WrongState(text)));
-                return;
             }
-            Command::Resume { .. } => {
+            Command::Resume { request } => {
                 entry.told = false;
                 if let Some(parent) = entry.file.spec.parent.clone() {
                     self.children.entry(parent.task).or_default().insert(key.clone());
                 }
-                self.apply(key, Event::ResumeAsked, Some(reply));
+                self.apply(key, Event::ResumeAsked, Asked { reply: Some(reply), request });
             }
-            Command::Interrupt { who, .. } => {
+            Command::Interrupt { who, request } => {
                 entry.graces = None;
-                self.apply(key, Event::InterruptAsked { who }, Some(reply));
+                self.apply(key, Event::InterruptAsked { who }, Asked { reply: Some(reply), request });
             }
-            Command::Remember { .. } => self.enqueue(key, vec![Effect::Persist], Some(reply)),
-        }
-        if let Some(job) = self.entries.get_mut(key).and_then(|entry| entry.jobs.back_mut()) {
-            job.requests.extend(request);
+            Command::Remember { request } => {
+                self.enqueue(key, Vec::new(), Asked { reply: Some(reply), request: Some(request) });
+            }
         }
     }
 
     /// One step of a task's loop.
-    fn apply(&mut self, key: &TaskKey, event: Event, reply: Option<Reply>) {
+    fn apply(&mut self, key: &TaskKey, event: Event, asked: Asked) {
         let Some(entry) = self.entries.get_mut(key) else { return };
+        if self.ending && matches!(event, Event::Prepared { .. }) {
+            // Nothing starts any more; the task is found queued by the next start.
+            return;
+        }
         let folder = self.shared.root.task_dir(key).display().to_string();
         let cx = Context {
             key,
@@ -360,7 +379,7 @@ impl Dispatcher {
         let (state, effects) = step(&entry.file.state, event, cx);
         let unchanged = state == entry.file.state;
         entry.file.state = state;
-        if unchanged && effects.is_empty() && reply.is_none() {
+        if unchanged && effects.is_empty() && asked.reply.is_none() {
             return;
         }
         let after = entry.file.state.phase;
@@ -368,7 +387,7 @@ impl Dispatcher {
             entry.stops = 0;
         }
         self.bookkeeping(key, &effects);
-        self.enqueue(key, effects, reply);
+        self.enqueue(key, effects, asked);
     }
 
     /// The effects that only change what the dispatcher keeps.
@@ -415,17 +434,23 @@ impl Dispatcher {
         }
     }
 
-    fn enqueue(&mut self, key: &TaskKey, effects: Vec<Effect>, reply: Option<Reply>) {
+    fn enqueue(&mut self, key: &TaskKey, mut effects: Vec<Effect>, asked: Asked) {
         let config = self.shared.config();
         let Some(entry) = self.entries.get_mut(key) else { return };
+        if let Some(request) = asked.request.clone() {
+            entry.file.requests.push(request);
+            if !effects.contains(&Effect::Persist) {
+                effects.insert(0, Effect::Persist);
+            }
+        }
         let file = entry.file.clone();
         let mut job = Job {
             persist: effects.contains(&Effect::Persist),
             record: Some(record::task(&file, Timestamp::now())),
             file,
             effects,
-            replies: reply.into_iter().collect(),
-            requests: Vec::new(),
+            replies: asked.reply.into_iter().collect(),
+            requests: asked.request.into_iter().collect(),
             graces: entry.graces.unwrap_or_else(|| graces(&config)),
         };
         if entry.retrying
@@ -434,7 +459,7 @@ impl Dispatcher {
             // The newer state holds the older one. Tried at once: a stop must not wait for a full disk.
             job.persist = true;
             job.effects.splice(0..0, refused.effects);
-            job.requests = refused.requests;
+            job.requests.splice(0..0, refused.requests);
             entry.retrying = false;
         }
         entry.jobs.push_back(job);
@@ -485,7 +510,7 @@ impl Dispatcher {
             self.child_ended(key);
         }
         for event in outcome.events {
-            self.apply(key, event, None);
+            self.apply(key, event, Asked::default());
         }
         self.pump(key);
         self.settle(key);
@@ -518,13 +543,13 @@ impl Dispatcher {
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.delivering = false;
         let again = std::mem::take(&mut entry.deliver_again);
+        for posted in posted {
+            self.apply(key, Event::Posted { key: posted }, Asked::default());
+        }
         if failed {
             self.later(Message::Deliver(key.clone()));
         } else if again {
             self.deliver(key);
-        }
-        for posted in posted {
-            self.apply(key, Event::Posted { key: posted }, None);
         }
         self.settle(key);
     }
@@ -564,7 +589,7 @@ impl Dispatcher {
                 let entries = &self.entries;
                 let ancestors = |key: &TaskKey| ancestors(entries, key);
                 let Some(key) = self.queue.next(ancestors) else { break };
-                self.apply(&key, Event::SlotGranted, None);
+                self.apply(&key, Event::SlotGranted, Asked::default());
             }
         }
         self.gauges.runs.store(self.queue.held() as u64, Ordering::Relaxed);
@@ -578,12 +603,24 @@ impl Dispatcher {
         self.children.get(key).into_iter().flatten().map(|child| child.task.to_string()).collect()
     }
 
+    /// Does to all tasks below one what is being done to it, also below those that have ended.
     fn stop_children(&mut self, key: &TaskKey, intent: &StopIntent) {
-        for child in self.children.get(key).cloned().unwrap_or_default() {
-            let why = if intent.why.is_empty() { format!("its parent {key} is stopped") } else { intent.why.clone() };
-            let intent = StopIntent { why, ..intent.clone() };
-            self.stop_children(&child, &intent);
-            self.apply(&child, Event::StopAsked { intent }, None);
+        let mut open = vec![key.clone()];
+        let mut seen = BTreeSet::new();
+        while let Some(above) = open.pop() {
+            let known = self.shared.catalog.children_of(&above);
+            let mut below: BTreeSet<TaskKey> = known.iter().map(|child| child.key.clone()).collect();
+            below.extend(self.children.get(&above).into_iter().flatten().cloned());
+            for child in below {
+                if !seen.insert(child.clone()) {
+                    continue;
+                }
+                let why =
+                    if intent.why.is_empty() { format!("its parent {above} is stopped") } else { intent.why.clone() };
+                let intent = StopIntent { why, ..intent.clone() };
+                self.apply(&child, Event::StopAsked { intent }, Asked::default());
+                open.push(child);
+            }
         }
     }
 
@@ -609,7 +646,7 @@ impl Dispatcher {
             }
         }
         if self.entries.get(parent).is_some_and(|entry| entry.watching_children) {
-            self.apply(parent, Event::Children { live }, None);
+            self.apply(parent, Event::Children { live }, Asked::default());
         }
     }
 

@@ -11,7 +11,7 @@ use super::shared::Shared;
 use crate::agents::{Adapter, EndCause, ExitFacts, StreamSummary, output};
 use crate::config::AgentKind;
 use crate::ralph::{Interruption, LastRun, RunEnd};
-use crate::runner::RunFinish;
+use crate::runner::{Cut, RunFinish};
 use crate::store::{self, StoreError};
 use crate::types::{Outcome, RunInfo, RunStatus, Straggler, Timestamp};
 
@@ -42,6 +42,12 @@ pub(super) fn finalize(shared: &Shared, info: &RunInfo, finish: &RunFinish) -> R
         (Some(adapter), RunFinish::Exited(_)) => adapter.classify(&facts, &summary),
     };
     let mut record = info.clone();
+    if record.pid == 0
+        && let Ok(Some(start)) = crate::runner::read_start(&folder)
+    {
+        record.pid = start.agent.pid;
+        record.pgid = start.pgid;
+    }
     apply_exit(&mut record, finish);
     record.outcome = Some(judged.outcome);
     record.status = match judged.outcome {
@@ -71,13 +77,21 @@ fn point(name: &'static str, folder: &Path) -> Result<(), StoreError> {
 }
 
 /// What the loop needs of a run whose end is in its record already: recovery found it so.
-pub(super) fn recorded_end(info: &RunInfo, asked: bool) -> RunEnd {
+pub(super) fn recorded_end(shared: &Shared, info: &RunInfo) -> RunEnd {
     let outcome = info.outcome.unwrap_or(Outcome::Lost);
+    let interruption = match outcome {
+        Outcome::Stopped => Some(Interruption::Asked),
+        Outcome::Lost => shared.runner.cut_by(&shared.run_dir(&info.key())).map(|cut| match cut {
+            Cut::NeverStarted => Interruption::NeverStarted,
+            Cut::Restart => Interruption::Reboot,
+        }),
+        _ => None,
+    };
     RunEnd {
         last: last_run(info, outcome),
         session: info.session_id.clone(),
         progressed: outcome == Outcome::Completed,
-        interruption: (asked || outcome == Outcome::Stopped).then_some(Interruption::Asked),
+        interruption,
         retry_at: None,
         stderr_tail: stderr_tail(info),
     }

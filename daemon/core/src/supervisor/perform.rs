@@ -15,9 +15,12 @@ use super::shared::Shared;
 use super::{finalize, prepare};
 use crate::bus::BusError;
 use crate::ralph::{DoneMarker, Effect, Event, Interruption, PostIntent, RunEnd};
-use crate::runner::{LaunchError, RunFinish, StopOrder, WatchEvent, Watched};
+use crate::runner::{Found, LaunchError, RunFinish, StopOrder, WatchEvent, Watched};
 use crate::store::{self, StoreError, task_file};
 use crate::types::{MessageDraft, Outcome as RunOutcome, RunInfo, RunKey, Timestamp};
+
+/// How long an end waits for its entries to be posted before it is shown.
+const END_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What came of a job.
 #[derive(Default)]
@@ -54,11 +57,12 @@ pub(super) async fn perform(
         for reply in job.replies.drain(..) {
             let _ = reply.send(Err(store_error(shared, &error)));
         }
-        // To end something must work on a full disk too; to start something must not.
-        let (stops, later) = job.effects.into_iter().partition(|effect| matches!(effect, Effect::StopRun { .. }));
-        job.effects = stops;
+        // To end something must work on a full disk too; to start something must not. The stop stays in the job, since
+        // what it is to end may only come with it; a second one changes nothing.
+        let all = std::mem::take(&mut job.effects);
+        job.effects = all.iter().filter(|effect| matches!(effect, Effect::StopRun { .. })).cloned().collect();
         let events = effects(shared, own, tx, &job).await;
-        job.effects = later;
+        job.effects = all;
         return Outcome { events, again: Some(Box::new(job)), ..Outcome::default() };
     }
     for intent in &job.file.state.outbox {
@@ -69,6 +73,10 @@ pub(super) async fn perform(
     let mut ended = false;
     if let Some(record) = job.record.take() {
         ended = !record.is_active();
+        if ended && job.effects.contains(&Effect::Deliver) {
+            // Whoever sees the end finds its entries, unless a bus takes none for now.
+            let _ = tokio::time::timeout(END_PATIENCE, deliver(shared, own, &job.file)).await;
+        }
         shared.catalog.put_task(record);
     }
     for request in job.requests.drain(..) {
@@ -92,6 +100,11 @@ fn end_of_vanished() -> Effect {
 }
 
 async fn persist(shared: &Arc<Shared>, own: &EntryShared, job: &mut Job) -> Result<(), StoreError> {
+    if job.effects.contains(&Effect::SetDoneAside) {
+        // Before the state that would believe it.
+        let (shared, file) = (Arc::clone(shared), job.file.clone());
+        blocking(move || set_done_aside(&shared, &file)).await?;
+    }
     locate(shared, own, &mut job.file).await;
     let now = Timestamp::now();
     job.file.requests.retain(|request| now.duration_since(request.time) <= store::catalog::REQUEST_VALID);
@@ -112,6 +125,7 @@ async fn persist(shared: &Arc<Shared>, own: &EntryShared, job: &mut Job) -> Resu
 /// now leaves the outbox, though the loop may not have heard of it.
 async fn locate(shared: &Shared, own: &EntryShared, file: &mut File) {
     let key = file.key();
+    own.keep_only(&file.state.outbox);
     file.state.outbox.retain(|intent| !own.is_posted(&intent.key));
     for intent in &mut file.state.outbox {
         if intent.position.is_none() {
@@ -157,11 +171,7 @@ async fn effects(
                     stop(shared, &key.run(run.clone()), order).await;
                 }
             }
-            Effect::SetDoneAside => {
-                let (shared, file) = (Arc::clone(shared), job.file.clone());
-                blocking(move || set_done_aside(&shared, &file)).await;
-            }
-            // The dispatcher's.
+            // The dispatcher's, and what `persist` has done.
             _ => {}
         }
     }
@@ -177,16 +187,14 @@ fn done_marker(shared: &Shared, key: &crate::types::TaskKey) -> DoneMarker {
 }
 
 /// A stale `DONE` is never believed: it is renamed, durably, before the task goes on.
-fn set_done_aside(shared: &Shared, file: &File) {
+fn set_done_aside(shared: &Shared, file: &File) -> Result<(), StoreError> {
     let done = shared.root.done_file(&file.key());
     let aside = done.with_file_name(format!("DONE.resumed-{}", file.state.ends));
-    let renamed = std::fs::rename(&done, &aside)
-        .and_then(|()| conductor_shim::durable::fsync_dir(done.parent().expect("DONE lies in the task's folder")));
-    match renamed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            tracing::error!(path = %done.display(), %error, "DONE could not be set aside");
-        }
-        _ => {}
+    let folder = done.parent().expect("DONE lies in the task's folder");
+    match std::fs::rename(&done, &aside).and_then(|()| conductor_shim::durable::fsync_dir(folder)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(StoreError::Io { doing: "set aside", path: done, source }),
+        Ok(()) => Ok(()),
     }
 }
 
@@ -239,25 +247,60 @@ pub(super) async fn follow(
     watched: Watched,
     mut info: RunInfo,
 ) {
-    let key = info.key();
+    match watch(&shared, &tx, watched, &mut info).await {
+        Ok(finish) => end(&shared, &tx, info, finish).await,
+        Err(error) => {
+            // Too many open files, say. The run goes on; it is found again as a start of conductord finds it.
+            tracing::error!(run = %info.run_id, %error, "the run can't be watched for now");
+            follow_later(shared, tx, info).await;
+        }
+    }
+}
+
+/// Asks again and again what has become of a run, and follows it from there. Nothing is begun anew meanwhile.
+pub(super) async fn follow_later(shared: Arc<Shared>, tx: mpsc::UnboundedSender<Message>, mut info: RunInfo) {
+    let finish = loop {
+        tokio::time::sleep(RETRY).await;
+        let (worker, key) = (Arc::clone(&shared), info.key());
+        let found = blocking(move || worker.runner.recover(&key, &worker.run_dir(&key))).await;
+        let error = match found {
+            Ok(Found::Alive(watched) | Found::ShimDied(watched)) => {
+                match watch(&shared, &tx, watched, &mut info).await {
+                    Ok(finish) => break finish,
+                    Err(error) => error,
+                }
+            }
+            Ok(Found::Exited(exit)) => break RunFinish::Exited(exit),
+            Ok(Found::NeverStarted) => break RunFinish::NeverStarted,
+            Ok(Found::Restarted) => break RunFinish::Lost(finalize::REBOOT.to_owned()),
+            Ok(Found::Gone) => break RunFinish::Lost("its shim died and nobody saw its end".to_owned()),
+            Err(error) => error,
+        };
+        tracing::error!(run = %info.run_id, %error, "what the run has come to can't be told yet; asking again");
+    };
+    end(&shared, &tx, info, finish).await;
+}
+
+async fn watch(
+    shared: &Arc<Shared>,
+    tx: &mpsc::UnboundedSender<Message>,
+    watched: Watched,
+    info: &mut RunInfo,
+) -> std::io::Result<RunFinish> {
     let (tell, mut told) = mpsc::unbounded_channel();
     let watch = shared.runner.watch(watched, move |event| drop(tell.send(event)));
     tokio::pin!(watch);
     let finish = loop {
         tokio::select! {
             biased;
-            Some(event) = told.recv() => started(&shared, &tx, &mut info, event).await,
+            Some(event) = told.recv() => started(shared, tx, info, event).await,
             finish = &mut watch => break finish,
         }
     };
     while let Ok(event) = told.try_recv() {
-        started(&shared, &tx, &mut info, event).await;
+        started(shared, tx, info, event).await;
     }
-    let finish = finish.unwrap_or_else(|error| {
-        tracing::error!(run = %key, %error, "the run can't be watched");
-        RunFinish::Lost(format!("it could not be watched: {error}"))
-    });
-    end(&shared, &tx, info, finish).await;
+    finish
 }
 
 async fn started(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>, info: &mut RunInfo, event: WatchEvent) {
@@ -320,8 +363,9 @@ pub(super) fn stop_in_background(shared: &Arc<Shared>, run: RunKey, who: &str, w
 }
 
 /// Posts what the durable outbox holds, in order; the keys that are on their bus now, and whether one could not be posted.
-/// Not a part of the jobs: a bus that another program has locked must not keep a task from being stopped.
+/// Cancel-safe: what was under way is looked for before it is posted again. Not a part of the jobs: a bus that another program has locked must not keep a task from being stopped.
 pub(super) async fn deliver(shared: &Arc<Shared>, own: &EntryShared, file: &File) -> (Vec<String>, bool) {
+    let _turn = own.posting.lock().await;
     let mut posted = Vec::new();
     for intent in &file.state.outbox {
         if own.is_posted(&intent.key) {
@@ -340,14 +384,13 @@ pub(super) async fn deliver(shared: &Arc<Shared>, own: &EntryShared, file: &File
                 own.note_posted(&intent.key);
                 posted.push(intent.key.clone());
             }
-            Err(error) if !shared.root.task_dir(&file.key()).exists() => {
-                tracing::warn!(task = %file.key(), %error, "the task's folder is gone; its entries are dropped");
-                return (file.state.outbox.iter().map(|intent| intent.key.clone()).collect(), false);
+            Err(error) if !shared.folder_of(&file.key(), &intent.bus).exists() => {
+                tracing::warn!(task = %file.key(), %error, "the folder of a bus is gone; an entry for it is dropped");
+                own.note_posted(&intent.key);
+                posted.push(intent.key.clone());
             }
             Err(error) => {
                 tracing::warn!(task = %file.key(), %error, key = intent.key, "an entry can't be posted; trying again");
-                // It may be there in spite of the error.
-                own.doubt(&intent.key);
                 return (posted, true);
             }
         }
@@ -358,7 +401,10 @@ pub(super) async fn deliver(shared: &Arc<Shared>, own: &EntryShared, file: &File
 async fn post_once(shared: &Shared, own: &EntryShared, file: &File, intent: &PostIntent) -> Result<(), BusError> {
     let key = file.key();
     let bus = shared.bus_of(&key, &intent.bus);
-    if own.is_doubtful(&intent.key) {
+    let doubtful = own.is_doubtful(&intent.key);
+    // From here on it may be there, also if nobody waits for the answer.
+    own.doubt(&intent.key);
+    if doubtful {
         let position = intent.position.as_deref().and_then(|text| serde_json::from_str(text).ok());
         let position = position.unwrap_or_default();
         if bus.find_key_since(&position, &intent.key).await?.is_some() {

@@ -19,6 +19,8 @@ use crate::types::{ExitPolicy, Limits, Message, MessageId, Ownership, RunInfo, R
 
 /// Bytes of TASK.md that are read: the limit of a prompt, and room for one that another program wrote.
 const MAX_TASK_FILE: u64 = 2 * crate::agents::MAX_PROMPT;
+/// Entries that may wait for their bus before the next run: each run adds three, and `task.yaml` holds them all.
+const MAX_OUTBOX: usize = 60;
 /// One page of the bus.
 const PAGE: usize = 1000;
 
@@ -59,6 +61,10 @@ pub(super) async fn prepare(shared: &Arc<Shared>, file: &File) -> (Event, Option
 
 async fn try_prepare(shared: &Arc<Shared>, file: &File) -> Result<(LaunchPlan, Option<MessageId>), Unready> {
     let key = file.key();
+    if file.state.outbox.len() > MAX_OUTBOX {
+        let waiting = file.state.outbox.len();
+        return Err(Unready::Later(format!("{waiting} entries wait for a bus that takes none: see conductord's log")));
+    }
     let (messages, heard) = unheard(shared, &key, file.state.heard.clone()).await?;
     let shared = Arc::clone(shared);
     let file = file.clone();

@@ -119,7 +119,11 @@ fn probe(shared: &Arc<Shared>, tasks: &[Scanned]) -> HashMap<TaskKey, Vec<Probed
     let work: Vec<&ScannedRun> = tasks
         .iter()
         .filter(|task| matches!(task.kind, TaskKind::Own(_)))
-        .flat_map(|task| task.runs.iter().filter(|run| run.info.outcome.is_none() && !is_newer(run)))
+        .flat_map(|task| {
+            task.runs
+                .iter()
+                .filter(|run| (run.needs_recovery() && !is_newer(run)) || run.problem == Some(RunProblem::Missing))
+        })
         .collect();
     let found: Mutex<HashMap<TaskKey, Vec<Probed>>> = Mutex::default();
     let runtime = tokio::runtime::Handle::current();
@@ -171,8 +175,11 @@ fn take_over(
 ) {
     let key = file.key();
     let current = file.state.run.clone();
-    let asked = file.state.intent.is_some() || file.state.interrupting;
-    let seen = current.as_ref().is_some_and(|run| all.iter().any(|scanned| scanned.key.run == *run));
+    // Every run that is there and has no end is looked at, but for one whose folder is not whole.
+    let seen = current.as_ref().is_some_and(|run| {
+        runs.iter().any(|probed| probed.run.key.run == *run)
+            || all.iter().any(|scanned| scanned.key.run == *run && scanned.info.outcome.is_some())
+    });
     let recorded = current.as_ref().and_then(|run| all.iter().find(|scanned| scanned.key.run == *run));
     let _ = tx.send(Message::Event(key.clone(), Event::Begin));
     for probed in runs {
@@ -180,7 +187,7 @@ fn take_over(
     }
     // The run's own end is durable, the loop's answer to it was not.
     if let Some(done) = recorded.filter(|run| run.info.outcome.is_some()) {
-        let end = finalize::recorded_end(&done.info, asked);
+        let end = finalize::recorded_end(shared, &done.info);
         let _ = tx.send(Message::Event(key.clone(), Event::RunEnded(Box::new(end))));
         summary.ended += 1;
     }
@@ -209,9 +216,13 @@ fn open_run(
             summary.rescued += 1;
             return watch(shared, tx, watched, run.info);
         }
-        Ok(Found::NeverStarted) if run.problem.is_some() => {
-            // Only prepared: nothing durable refers to its content.
-            let _ = std::fs::remove_dir_all(shared.run_dir(&key));
+        Ok(Found::NeverStarted) if run.problem == Some(RunProblem::Missing) => {
+            // Only prepared: nothing was executed, and nothing durable refers to its content.
+            if is_only_prepared(&shared.run_dir(&key)) {
+                let _ = std::fs::remove_dir_all(shared.run_dir(&key));
+            } else {
+                shared.catalog.put_run(run.info);
+            }
             if is_current {
                 let _ = tx.send(Message::Event(key.task, never_made(key.run)));
             }
@@ -224,7 +235,13 @@ fn open_run(
         Ok(Found::NeverStarted) => RunFinish::NeverStarted,
         Ok(Found::Restarted) => RunFinish::Lost(REBOOT.to_owned()),
         Ok(Found::Gone) => RunFinish::Lost("its shim died and nobody saw its end".to_owned()),
-        Err(error) => RunFinish::Lost(format!("its files can't be read: {error}")),
+        Err(error) => {
+            // Something of it may live: nothing is begun anew until that is known.
+            tracing::warn!(run = %key, %error, "what the run has come to can't be told yet; asking again");
+            shared.catalog.put_run(run.info.clone());
+            tokio::spawn(perform::follow_later(Arc::clone(shared), tx.clone(), run.info));
+            return;
+        }
     };
     if matches!(finish, RunFinish::Lost(_)) {
         summary.lost += 1;
@@ -232,6 +249,16 @@ fn open_run(
     shared.catalog.put_run(run.info.clone());
     let (shared, tx) = (Arc::clone(shared), tx.clone());
     tokio::spawn(async move { perform::end(&shared, &tx, run.info, finish).await });
+}
+
+/// Whether a run's folder holds nothing but what is made before a run is recorded.
+fn is_only_prepared(folder: &std::path::Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    entries.flatten().all(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name == "shim" || name == "prompt.md" || name.ends_with(".tmp")
+    })
 }
 
 fn watch(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>, watched: Watched, info: RunInfo) {

@@ -91,6 +91,15 @@ impl Shared {
         }
     }
 
+    /// The folder that a bus lies in. It is never made for the bus: without it the bus has no task.
+    pub(super) fn folder_of(&self, key: &TaskKey, target: &BusTarget) -> PathBuf {
+        match target {
+            BusTarget::Task => self.root.task_dir(key),
+            BusTarget::Project => self.root.project_dir(&key.project),
+            BusTarget::Parent(parent) => self.root.task_dir(parent),
+        }
+    }
+
     pub(super) fn run_dir(&self, key: &RunKey) -> PathBuf {
         self.root.run_dir(key)
     }

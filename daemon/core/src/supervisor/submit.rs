@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::ralph::LoopState;
 use crate::store::task_file::RequestRecord;
 use crate::store::{StoreError, TaskFile, ids, task_file, yaml};
-use crate::types::{ProjectId, RunKey, TaskId, TaskKey, TaskSpec, Timestamp};
+use crate::types::{Phase, ProjectId, RunKey, TaskId, TaskKey, TaskSpec, Timestamp};
 
 /// Live tasks that the runs of one task may have submitted. An agent that starts more has lost its way.
 const MAX_LIVE_CHILDREN: usize = 256;
@@ -186,6 +186,10 @@ fn place_below(shared: &Shared, spec: &mut TaskSpec, parent: RunKey) -> Result<(
         name: parent.task.to_string(),
         near: Vec::new(),
     })?;
+    if matches!(above.phase, Some(Phase::Stopping | Phase::Finished)) {
+        let text = format!("the task {} is {}: nothing can be started below it", parent.task, above.state_name());
+        return Err(CommandError::WrongState(text));
+    }
     spec.depth = above.spec.as_ref().map_or(0, |spec| spec.depth) + 1;
     let deepest = shared.config().limits.max_depth;
     if spec.depth > deepest {

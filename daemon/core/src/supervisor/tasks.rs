@@ -14,11 +14,25 @@ use super::record::File;
 use super::{Supervisor, prepare, submit};
 use crate::ralph::LoopState;
 use crate::runner::StopOrder;
+use crate::store::liveness::Liveness;
+use crate::store::scan::{TaskKind, scan_task};
 use crate::store::task_file::RequestRecord;
-use crate::store::{ProjectRecord, TaskFile, TaskRecord, project, task_file};
+use crate::store::{ProjectRecord, ScannedTask, TaskFile, TaskRecord, project, task_file};
 use crate::types::{
     IntentKind, MessageDraft, MessageId, Ownership, ProjectId, RunInfo, RunKey, StopIntent, TaskKey, Timestamp,
 };
+
+/// How long a deletion waits for the last entries of its task.
+const FORGET_TIME: Duration = Duration::from_secs(5);
+/// Pause between two looks.
+const FORGET_POLL: Duration = Duration::from_millis(10);
+
+/// Runs a command in a task of its own, so that a caller that goes away neither halves it nor frees its request id early.
+async fn detached<T: Send + 'static>(
+    command: impl Future<Output = Result<T, CommandError>> + Send + 'static,
+) -> Result<T, CommandError> {
+    tokio::spawn(command).await.unwrap_or(Err(CommandError::ShuttingDown))
+}
 
 impl Supervisor {
     /// Submits a task: durable when this returns, and begun.
@@ -30,15 +44,14 @@ impl Supervisor {
         let place = format!("{:?}/{:?}/{:?}", task.project, task.task, task.slug);
         let content = [spec.as_bytes(), place.as_bytes(), task.prompt.as_bytes()];
         let request = self.request(task.request_id.as_deref(), "submit", &content)?;
-        let _turn = self.turn(request.as_ref()).await;
-        if let Some(done) = self.repeated(request.as_ref())? {
-            return Ok(done);
-        }
         let shared = Arc::clone(&self.0.shared);
         let caller = caller.clone();
-        let tx = self.0.tx.clone();
-        // In a task of its own: a caller that goes away must not leave a written task that nobody takes over.
-        let made = tokio::spawn(async move {
+        let this = self.clone();
+        detached(async move {
+            let _turn = this.turn(request.as_ref()).await;
+            if let Some(done) = this.repeated(request.as_ref())? {
+                return Ok(done);
+            }
             let checked = submit::check(&shared, &caller, task, request.clone())?;
             let writer = Arc::clone(&shared);
             let file = blocking(move || submit::write(&writer, checked)).await?;
@@ -46,11 +59,10 @@ impl Supervisor {
                 shared.catalog.put_request(file.key(), request, Timestamp::now());
             }
             let (reply, answer) = oneshot::channel();
-            let _ = tx.send(Message::Insert { file: Box::new(file), recovered: None, reply: Some(reply) });
+            this.tell(Message::Insert { file: Box::new(file), recovered: None, reply: Some(reply) });
             answer.await.unwrap_or(Err(CommandError::ShuttingDown))
-        });
-        let record = made.await.map_err(|_| CommandError::ShuttingDown)??;
-        Ok(record)
+        })
+        .await
     }
 
     /// Ends a task's run and keeps it from going on. Returns once the wish is durable; the run may still be ending.
@@ -63,7 +75,8 @@ impl Supervisor {
         key: &TaskKey,
         stop: StopRequest,
     ) -> Result<Arc<TaskRecord>, CommandError> {
-        self.end_task(caller, key, stop, IntentKind::Stop).await
+        let (this, caller, key) = (self.clone(), caller.clone(), key.clone());
+        detached(async move { this.end_task(&caller, &key, stop, IntentKind::Stop).await }).await
     }
 
     /// As [`Supervisor::stop_task`], for good.
@@ -76,7 +89,8 @@ impl Supervisor {
         key: &TaskKey,
         stop: StopRequest,
     ) -> Result<Arc<TaskRecord>, CommandError> {
-        self.end_task(caller, key, stop, IntentKind::Cancel).await
+        let (this, caller, key) = (self.clone(), caller.clone(), key.clone());
+        detached(async move { this.end_task(&caller, &key, stop, IntentKind::Cancel).await }).await
     }
 
     async fn end_task(
@@ -107,6 +121,16 @@ impl Supervisor {
     /// # Errors
     /// See [`CommandError`].
     pub async fn resume_task(
+        &self,
+        caller: &Caller,
+        key: &TaskKey,
+        resume: ResumeRequest,
+    ) -> Result<Arc<TaskRecord>, CommandError> {
+        let (this, caller, key) = (self.clone(), caller.clone(), key.clone());
+        detached(async move { this.resume(&caller, &key, resume).await }).await
+    }
+
+    async fn resume(
         &self,
         caller: &Caller,
         key: &TaskKey,
@@ -151,8 +175,13 @@ impl Supervisor {
         resume: ResumeRequest,
         request: Option<RequestRecord>,
     ) -> Result<Arc<TaskRecord>, CommandError> {
-        if self.catalog().runs_of(key).iter().any(|run| !run.has_ended()) {
-            return Err(CommandError::WrongState(format!("another program still runs the task {key}")));
+        // As it is now, not as it was at our start.
+        let (shared, looked_at) = (Arc::clone(&self.0.shared), key.clone());
+        let scanned: ScannedTask<LoopState> =
+            blocking(move || scan_task(&shared.root, &looked_at, Timestamp::now(), &Liveness::default()).0).await;
+        let is_foreign = matches!(scanned.kind, TaskKind::Foreign { .. });
+        if !is_foreign || scanned.runs.iter().any(|run| !run.info.has_ended()) {
+            return Err(CommandError::WrongState(format!("another program works on the task {key}")));
         }
         let project_root = self.catalog().project(&key.project).and_then(|project| project.root.clone());
         let last_cwd = self.catalog().runs_of(key).last().and_then(|run| run.cwd.clone()).map(PathBuf::from);
@@ -191,6 +220,11 @@ impl Supervisor {
         key: &TaskKey,
         request_id: Option<String>,
     ) -> Result<(), CommandError> {
+        let (this, key) = (self.clone(), key.clone());
+        detached(async move { this.delete(&key, request_id).await }).await
+    }
+
+    async fn delete(&self, key: &TaskKey, request_id: Option<String>) -> Result<(), CommandError> {
         let request = self.request(request_id.as_deref(), "delete", &[key.to_string().as_bytes()])?;
         let _turn = self.turn(request.as_ref()).await;
         let record = self.own_task(key)?;
@@ -203,9 +237,7 @@ impl Supervisor {
         if let Some(run) = self.catalog().runs_of(key).iter().find(|run| !run.has_ended()) {
             return Err(CommandError::WrongState(format!("the run {} of the task lives", run.run_id)));
         }
-        let (reply, forgotten) = oneshot::channel();
-        self.tell(Message::Forget { key: key.clone(), reply });
-        forgotten.await.map_err(|_| CommandError::ShuttingDown)?;
+        self.forget(key).await?;
         let (shared, gone) = (Arc::clone(&self.0.shared), key.clone());
         blocking(move || shared.root.remove_task(&gone))
             .await
@@ -214,11 +246,40 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Makes the dispatcher let go of a task: its last entries are on their buses by then.
+    async fn forget(&self, key: &TaskKey) -> Result<(), CommandError> {
+        let deadline = tokio::time::Instant::now() + FORGET_TIME;
+        loop {
+            let (reply, forgotten) = oneshot::channel();
+            self.tell(Message::Forget { key: key.clone(), reply });
+            if forgotten.await.map_err(|_| CommandError::ShuttingDown)? {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let text = format!("entries of the task {key} wait for a bus that takes none; try again later");
+                return Err(CommandError::WrongState(text));
+            }
+            tokio::time::sleep(FORGET_POLL).await;
+        }
+    }
+
     /// Posts a USER message to a task; with `now` its agent's turn is ended so that it reads it at once.
     ///
     /// # Errors
     /// See [`CommandError`].
     pub async fn say(
+        &self,
+        caller: &Caller,
+        key: &TaskKey,
+        text: String,
+        now: bool,
+        request_id: Option<String>,
+    ) -> Result<(MessageId, Arc<TaskRecord>), CommandError> {
+        let (this, caller, key) = (self.clone(), caller.clone(), key.clone());
+        detached(async move { this.say_detached(&caller, &key, text, now, request_id).await }).await
+    }
+
+    async fn say_detached(
         &self,
         caller: &Caller,
         key: &TaskKey,
@@ -234,14 +295,20 @@ impl Supervisor {
             return Err(CommandError::field("text", "a text is needed"));
         }
         let marker = request.as_ref().map(|request| format!("request:{}", request.id));
-        if self.repeated(request.as_ref())?.is_some() {
+        let repeated = self.repeated(request.as_ref())?.is_some();
+        let mut posted = None;
+        if let Some(marker) = &marker {
+            // Looked for even if the request is not known: it may have been posted right before a crash.
             let bus = self.0.shared.task_bus(key);
-            let found = bus.find_key_since(&Default::default(), marker.as_deref().unwrap_or_default()).await?;
-            if let Some(id) = found {
-                return Ok((id, record));
-            }
+            posted = bus.find_key_since(&Default::default(), marker).await?;
         }
-        let id = self.post_user(key, text, marker).await?;
+        if let (Some(id), true) = (&posted, repeated) {
+            return Ok((id.clone(), record));
+        }
+        let id = match posted {
+            Some(id) => id,
+            None => self.post_user(key, text, marker).await?,
+        };
         let record = match (now && record.is_active(), request) {
             (true, request) => self.command(key, Command::Interrupt { who: caller.who.clone(), request }, None).await?,
             (false, Some(request)) => {

@@ -134,7 +134,9 @@ fn scenes(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> {
     check_traces(checks, sandbox, &client, &[&first, &parent])?;
 
     checks.scene("the tree of tasks and runs");
-    println!("{}", sandbox.ctl(&["run", "tree"])?.ok()?);
+    for task in [&first, &parent] {
+        println!("{}", sandbox.ctl(&["run", "tree", &task.task_id])?.ok()?);
+    }
     checks.scene("the bus of the first task");
     let bus = format!("{PROJECT}/{}", first.task_id);
     println!("{}", sandbox.ctl(&["bus", "read", "--task", &bus])?.ok()?);
