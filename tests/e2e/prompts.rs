@@ -42,7 +42,7 @@ while read -r line; do echo "\$ $line"; sh -c "$line" < /dev/null || { echo "fai
         let task = finish(&client, submit)?;
         let said = std::fs::read_to_string(folder(sandbox, &task).join("said"))?;
         assert_eq!(crate::common::reason(&task), conductor_proto::v1::EndReason::Done, "{said}");
-        let typed = said.lines().filter(|line| line.starts_with("$ conductorctl")).count();
+        let typed = said.matches("$ conductorctl").count();
         assert!(typed >= 8, "{typed}:\n{said}");
         let answer = client.messages(&task_bus(&task))?.into_iter().find(|message| message.r#type == "ANSWER");
         assert!(answer.is_some_and(|message| message.parents.len() == 1));
