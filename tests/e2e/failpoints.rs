@@ -80,6 +80,13 @@ fn assert_whole(sandbox: &Sandbox, client: &Client, task: &Task) -> Result<()> {
     sandbox.assert_no_strays()
 }
 
+/// A task of two attempts. Where each of its shims is killed it may take many more: so many as no slow machine uses up.
+fn through_it() -> conductor_tests::Submit {
+    let mut submit = script("through-it", &["post FACT here", "until 2 exit 1", "done"]);
+    submit.spec.max_restarts = 1000;
+    submit
+}
+
 /// Kills at `point` while a task takes two attempts; then it must end done.
 fn through_a_task(point: &str) {
     through_a_task_at(point, 1);
@@ -89,7 +96,7 @@ fn through_a_task(point: &str) {
 fn through_a_task_at(point: &str, count: u32) {
     in_sandbox(|sandbox| {
         kill_at(sandbox, &Config::new(sandbox), &format!("{point}=kill:{count}"), |client| {
-            let mut submit = script("through-it", &["post FACT here", "until 2 exit 1", "done"]);
+            let mut submit = through_it();
             submit.request_id = "the-one-task".to_owned();
             let task = client.submit(submit)?;
             client.wait_task_for(&task.task_id, DEADLINE / 3)?;
@@ -97,7 +104,7 @@ fn through_a_task_at(point: &str, count: u32) {
         })?;
         let (_daemon, client) = again(sandbox)?;
         // The same request once more: it made the task before the kill, or makes it now.
-        let mut submit = script("through-it", &["post FACT here", "until 2 exit 1", "done"]);
+        let mut submit = through_it();
         submit.request_id = "the-one-task".to_owned();
         let task = client.submit(submit)?;
         let task = client.wait_task(&task.task_id)?;

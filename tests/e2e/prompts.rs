@@ -27,7 +27,7 @@ cd "$CONDUCTOR_TASK_FOLDER"
 first=$(conductorctl bus post --type QUESTION "is it on?")
 child=$(printf '@fake output fine\n@fake done\n' | conductorctl start --detach -f -)
 conductorctl wait --children --timeout 30s
-grep -o 'conductorctl .*   #' "$CONDUCTOR_RUN_FOLDER/prompt.md" | sed -e 's/ *#$//' \
+grep -o 'conductorctl [^#]*#' "$CONDUCTOR_RUN_FOLDER/prompt.md" | sed -e 's/ *#$//' \
   -e "s/MSG-20260101-000000-000000000-PID00001-0001/$first/" -e "s/task-20260101-000000-example/$child/" \
   -e 's/"what the child is to do"/"@fake done"/' > typed
 while read -r line; do echo "\$ $line"; sh -c "$line" < /dev/null || { echo "failed: $line"; exit 1; }; done < typed
@@ -42,7 +42,7 @@ while read -r line; do echo "\$ $line"; sh -c "$line" < /dev/null || { echo "fai
         let task = finish(&client, submit)?;
         let said = std::fs::read_to_string(folder(sandbox, &task).join("said"))?;
         assert_eq!(crate::common::reason(&task), conductor_proto::v1::EndReason::Done, "{said}");
-        let typed = said.lines().filter(|line| line.starts_with("$ conductorctl")).count();
+        let typed = said.matches("$ conductorctl").count();
         assert!(typed >= 8, "{typed}:\n{said}");
         let answer = client.messages(&task_bus(&task))?.into_iter().find(|message| message.r#type == "ANSWER");
         assert!(answer.is_some_and(|message| message.parents.len() == 1));
