@@ -36,7 +36,7 @@ pub(crate) fn measure(report: &mut Report) -> Result<()> {
 
     // Reads everything once: what follows finds it in memory.
     notify::start_again(&sandbox)?.daemon.terminate()?;
-    let (mut times, mut spawns, mut inner) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut times, mut spawns, mut inner, mut cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..STARTS {
         let started = notify::start_again(&sandbox)?;
         let info = started.daemon.client()?.daemon_info()?;
@@ -44,15 +44,17 @@ pub(crate) fn measure(report: &mut Report) -> Result<()> {
         ensure!(info.problems.is_empty() && summary.lost == 0, "{:?}, {summary:?}", info.problems);
         times.push(started.from_lock);
         spawns.push(started.from_spawn);
+        cpu.push(started.cpu);
         inner.push(summary.duration_ms as f64);
         started.daemon.terminate()?;
     }
     let spread = Spread::of(times)?;
     let how = format!(
         "{TASKS} tasks of {RUNS} runs, time of daemon.lock to READY=1, {STARTS} starts, ms: {spread}; from the spawn: \
-         median {:.0}; the daemon's own count: median {:.0}",
+         median {:.0}; the daemon's own count: median {:.0}; CPU time until READY: median {:.0}",
         Spread::of(spawns)?.median,
-        Spread::of(inner)?.median
+        Spread::of(inner)?.median,
+        Spread::of(cpu)?.median
     );
     report.row(format!("recovery of {total} finished runs"), spread.median, "ms", Limit::AtMost(1000.0), how);
 

@@ -11,12 +11,14 @@ use nix::sys::stat::Mode;
 
 use crate::notify;
 use crate::report::{Limit, Report, Spread};
-use crate::setup::{begin, config, proc_kib, running, runs, start_many};
+use crate::setup::{begin, config, proc_kib, running, runs, start_many, submit_many};
 
 /// Live runs of the recovery.
 const LIVE: usize = 1000;
 /// Starts of the daemon on them that are measured.
 const STARTS: usize = 5;
+/// Runs that are started when the daemon is killed.
+const EARLY: usize = 200;
 /// Agents at once.
 const AGENTS: usize = 500;
 /// Code with which each of them ends.
@@ -48,7 +50,7 @@ fn recovery(report: &mut Report, tier: &str, setting: &str) -> Result<()> {
     drop(client);
     daemon.kill9()?;
     let (mut times, mut inner, mut lost) = (Vec::new(), Vec::new(), 0);
-    let mut spawns = Vec::new();
+    let (mut spawns, mut cpu) = (Vec::new(), Vec::new());
     for _ in 0..STARTS {
         let started = notify::start_again(&sandbox)?;
         let client = started.daemon.client()?;
@@ -60,6 +62,7 @@ fn recovery(report: &mut Report, tier: &str, setting: &str) -> Result<()> {
         lost = lost.max(gone).max(LIVE.abs_diff(summary.adopted as usize));
         times.push(started.from_lock);
         spawns.push(started.from_spawn);
+        cpu.push(started.cpu);
         inner.push(summary.duration_ms as f64);
         drop(client);
         started.daemon.kill9()?;
@@ -67,9 +70,10 @@ fn recovery(report: &mut Report, tier: &str, setting: &str) -> Result<()> {
     let spread = Spread::of(times)?;
     let how = format!(
         "time of daemon.lock to READY=1, {STARTS} starts after kill -9, ms: {spread}; from the spawn: median {:.0}; the \
-         daemon's own count: median {:.0}; 1,000 were started in {:.1} s",
+         daemon's own count: median {:.0}; CPU time until READY: median {:.0}; all were started in {:.1} s",
         Spread::of(spawns)?.median,
         Spread::of(inner)?.median,
+        Spread::of(cpu)?.median,
         started.as_secs_f64()
     );
     report.row(format!("recovery of {LIVE} live runs, {tier} tier"), spread.median, "ms", Limit::AtMost(100.0), how);
@@ -79,6 +83,43 @@ fn recovery(report: &mut Report, tier: &str, setting: &str) -> Result<()> {
         "runs",
         Limit::AtMost(0.0),
         "after each start: adopted, shown as running with the same pid, the agent's process the same and alive",
+    );
+    Ok(())
+}
+
+/// The daemon is killed while runs start: those that had no agent yet are started again, none is there twice.
+pub(crate) fn killed_early(report: &mut Report) -> Result<()> {
+    let sandbox = Sandbox::new()?;
+    let (daemon, client) = begin(&sandbox, &config(&sandbox))?;
+    submit_many(&sandbox.socket(), "sleep", EARLY)?;
+    // Counts runs from their slot on, before their shim is spawned.
+    wait_until("all have a slot", PATIENCE, || {
+        client.daemon_info().is_ok_and(|info| info.live_runs as usize == EARLY)
+    })?;
+    let had_agents = running(&client)?.iter().filter(|run| run.pid > 0).count();
+    drop(client);
+    daemon.kill9()?;
+    let started = notify::start_again(&sandbox)?;
+    let client = started.daemon.client()?;
+    let found = client.daemon_info()?.recovery.context("the daemon says what it found")?;
+    let agents = || sandbox.processes().into_iter().filter(|process| process.name == "sleep").count();
+    let live = || running(&client).map_or(0, |runs| runs.iter().filter(|run| run.pid > 0).count());
+    let settled = wait_until("every task has one run", PATIENCE, || live() == EARLY);
+    let (live, agents) = (live(), agents());
+    report.row(
+        format!("kill -9 while the last of {EARLY} runs start: tasks without a run, or with two agents"),
+        (EARLY.abs_diff(live) + EARLY.abs_diff(agents)) as f64,
+        "tasks",
+        Limit::AtMost(0.0),
+        format!(
+            "{had_agents} shown with their pid at the kill; adopted {}, ended {}, rescued {}, lost {}, the rest started \
+             again: {live} runs and {agents} agents live{}",
+            found.adopted,
+            found.ended,
+            found.rescued,
+            found.lost,
+            if settled.is_ok() { "" } else { " after two minutes" }
+        ),
     );
     Ok(())
 }

@@ -30,12 +30,13 @@ use report::Report;
 type Group = (&'static str, fn(&mut Report) -> Result<()>);
 
 /// The groups, in the order in which they are measured.
-const GROUPS: [Group; 11] = [
+const GROUPS: [Group; 12] = [
     ("bus", bus::measure),
     ("stream", stream::measure),
     ("starts", starts::measure),
     ("recovery-walk", live::recovery_walk),
     ("recovery-cgroup", live::recovery_cgroup),
+    ("killed-early", live::killed_early),
     ("history", history::measure),
     ("follow", follow::measure),
     ("agents", live::agents),
@@ -50,7 +51,7 @@ struct Arguments {
     /// Also write the numbers here.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Measure only this group: bus, stream, starts, recovery-walk, recovery-cgroup, history, follow, agents, shim, idle, stop.
+    /// Measure only this group: bus, stream, starts, recovery-walk, recovery-cgroup, killed-early, history, follow, agents, shim, idle, stop.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     #[command(subcommand)]
@@ -73,6 +74,7 @@ fn main() -> Result<ExitCode> {
     }
     let wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| only == name);
     anyhow::ensure!(GROUPS.iter().any(|(name, _)| wanted(name)), "no such group: {:?}", arguments.only);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let begun = Instant::now();
     let mut report = Report::default();
     let mut failed = false;
@@ -84,6 +86,8 @@ fn main() -> Result<ExitCode> {
         }
         eprintln!("{name}: {:.1} s", start.elapsed().as_secs_f64());
     }
+    let busy = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!("{} CPUs; load at the begin {}, at the end {}", cpus(), first(&load), first(&busy));
     report.print();
     println!("{:.0} s in all", begun.elapsed().as_secs_f64());
     if let Some(path) = arguments.json {
@@ -91,4 +95,13 @@ fn main() -> Result<ExitCode> {
         println!("written: {}", path.display());
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(0, usize::from)
+}
+
+/// The mean of the last minute: what other programs did at the begin, and with the benchmark's own at the end.
+fn first(load: &str) -> &str {
+    load.split(' ').next().unwrap_or_default()
 }

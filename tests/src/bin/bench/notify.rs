@@ -17,6 +17,8 @@ pub(crate) struct Started<'a> {
     pub(crate) from_lock: f64,
     /// Milliseconds from the spawn to READY.
     pub(crate) from_spawn: f64,
+    /// Milliseconds of CPU time that it had used by then, all threads: what other programs do counts little here.
+    pub(crate) cpu: f64,
 }
 
 /// Starts the daemon again and waits until it says that it is ready.
@@ -33,6 +35,7 @@ pub(crate) fn start_again(sandbox: &Sandbox) -> Result<Started<'_>> {
         let length = socket.recv(&mut buffer).with_context(|| daemon.log_text())?;
         let (ready, now) = (spawned.elapsed(), SystemTime::now());
         if String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == "READY=1") {
+            let cpu = cpu_ms(daemon.pid())?;
             let lock = sandbox.root().join(".conductor/daemon.lock").metadata()?.modified()?;
             let Ok(from_lock) = now.duration_since(lock) else { bail!("the lock was taken after READY") };
             daemon.ready()?;
@@ -40,7 +43,17 @@ pub(crate) fn start_again(sandbox: &Sandbox) -> Result<Started<'_>> {
                 daemon,
                 from_lock: from_lock.as_secs_f64() * 1e3,
                 from_spawn: ready.as_secs_f64() * 1e3,
+                cpu,
             });
         }
     }
+}
+
+/// CPU time of a process, its ended threads included, to a hundredth of a second.
+fn cpu_ms(pid: i32) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = text.rsplit_once(')').context("a name in parentheses")?.1.split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok()).context("a count of ticks");
+    // Fields 14 and 15 of proc_pid_stat(5), counted from the third; a tick is 10 ms on every Linux.
+    Ok((ticks(11)? + ticks(12)?) * 10.0)
 }
