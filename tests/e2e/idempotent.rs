@@ -169,7 +169,6 @@ fn repeated_cancels_and_projects_answer_as_the_first_did() {
 }
 
 #[test]
-#[ignore = "the record of a deletion's request goes with the task, so that its repetition finds no task"]
 fn a_repeated_delete_answers_as_the_first_did_also_after_a_kill() {
     in_sandbox(|sandbox| {
         let (daemon, client) = start(sandbox)?;

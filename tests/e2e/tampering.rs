@@ -129,7 +129,6 @@ fn a_run_whose_task_folder_was_removed_can_be_stopped() {
 }
 
 #[test]
-#[ignore = "a run without a folder is not found by a recovery, and its shim does not notice that the folder is gone"]
 fn a_run_whose_task_folder_was_removed_while_the_daemon_was_away_does_not_run_for_ever() {
     in_sandbox(|sandbox| {
         let (daemon, client) = start(sandbox)?;
@@ -173,7 +172,6 @@ fn an_escaped_process_with_no_environment_is_still_inside_its_run() {
 }
 
 #[test]
-#[ignore = "a new task's folder and its runs/ are made with the mode of the umask"]
 fn everything_below_the_root_is_for_its_user_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     in_sandbox(|sandbox| {

@@ -1,6 +1,8 @@
 //! What a run without an end on disk has come to, found at a start of conductord. Never waits.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -153,26 +155,44 @@ fn has_members(agent: Option<&Identity>, key: &RunKey) -> io::Result<bool> {
 
 /// The shim whose argument is this folder.
 fn find_shim(folder: &Path) -> io::Result<Option<(Pidfd, i32)>> {
-    use std::os::unix::ffi::OsStrExt;
-    let wanted = folder.as_os_str().as_bytes();
+    Ok(shims(|argument| argument == folder)?.into_iter().next())
+}
+
+/// The shims, rescue shims included, with a folder that is wanted.
+fn shims(wanted: impl Fn(&Path) -> bool) -> io::Result<Vec<(Pidfd, i32)>> {
+    let is_wanted = |pid: i32| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+            let mut words = line.split(|byte| *byte == 0);
+            let program = words.next().unwrap_or_default();
+            program.ends_with(b"conductor-shim") && words.any(|word| wanted(Path::new(OsStr::from_bytes(word))))
+        })
+    };
+    let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let is_it = |pid: i32| {
-            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
-                let mut words = line.split(|byte| *byte == 0);
-                let program = words.next().unwrap_or_default();
-                program.ends_with(b"conductor-shim") && words.any(|word| word == wanted)
-            })
-        };
-        if is_it(pid)
+        if is_wanted(pid)
             && let Ok(pidfd) = Pidfd::open(pid)
             // Looked at again behind the pidfd: the pid may have changed hands in between.
-            && is_it(pid)
+            && is_wanted(pid)
         {
-            return Ok(Some((pidfd, pid)));
+            found.push((pidfd, pid));
         }
     }
-    Ok(None)
+    Ok(found)
+}
+
+impl Runner {
+    /// Tells the shims of runs below `root` whose folders are gone to end them. Returns how many there were.
+    ///
+    /// # Errors
+    /// `/proc` can't be read.
+    pub fn end_strays(&self, root: &Path) -> io::Result<usize> {
+        let strays = shims(|folder| folder.starts_with(root) && !folder.exists())?;
+        for (pidfd, _) in &strays {
+            pidfd.send_signal(libc::SIGTERM)?;
+        }
+        Ok(strays.len())
+    }
 }
 
 impl Runner {

@@ -14,6 +14,7 @@
 //! All futures here are cancel-safe: a caller that goes away neither undoes nor halves what it asked for.
 
 mod command;
+mod deletions;
 mod dispatch;
 mod entry;
 mod finalize;
@@ -50,6 +51,7 @@ pub use inspect::{AgentInfo, ProcessInfo};
 pub use origin::Belonging;
 pub use recover::RecoverySummary;
 
+use deletions::Deletions;
 use dispatch::{Dispatcher, Gauges, Message};
 use recover::Recovered;
 use shared::{Parts, Shared, bus_options};
@@ -82,6 +84,7 @@ struct Inner {
     requests: DashMap<String, Arc<tokio::sync::Mutex<()>>>,
     /// One at a time asks the agents' programs for their versions: they may hang for 10 s each.
     probing: tokio::sync::Mutex<()>,
+    deletions: Deletions,
 }
 
 /// What a supervisor is made of.
@@ -148,6 +151,7 @@ impl Supervisor {
             socket: options.socket,
             config: options.config,
         }));
+        let deletions = Deletions::open(shared.root.conductor_file("deletions.json"));
         let gauges = Arc::new(Gauges::default());
         let (tx, rx) = mpsc::unbounded_channel();
         let recovered = recover::recover(&shared, &tx)?;
@@ -155,6 +159,8 @@ impl Supervisor {
         dispatcher.take_over();
         tokio::spawn(dispatcher.run());
         tokio::spawn(reap_orphans(shared.runner.children().clone()));
+        let worker = Arc::clone(&shared);
+        tokio::task::spawn_blocking(move || end_strays(&worker));
         Ok(Self(Arc::new(Inner {
             shared,
             gauges,
@@ -164,6 +170,7 @@ impl Supervisor {
             epoch,
             requests: DashMap::new(),
             probing: tokio::sync::Mutex::default(),
+            deletions,
         })))
     }
 
@@ -287,6 +294,15 @@ impl Supervisor {
     fn tell(&self, message: Message) {
         // The dispatcher ends with the process: a message to nobody is one that nobody waits for.
         let _ = self.0.tx.send(message);
+    }
+}
+
+/// Ends the shims of runs whose folders were removed while no conductord was there: nobody else knows of them.
+fn end_strays(shared: &Shared) {
+    match shared.runner.end_strays(shared.root.path()) {
+        Ok(0) => {}
+        Ok(count) => tracing::warn!(count, "runs without a folder were told to end"),
+        Err(error) => tracing::warn!(%error, "shims without a folder can't be looked for"),
     }
 }
 

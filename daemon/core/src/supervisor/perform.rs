@@ -313,6 +313,7 @@ async fn watch(
 async fn started(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>, info: &mut RunInfo, event: WatchEvent) {
     let WatchEvent::Started(start) = event else { return };
     let key = info.key();
+    let known = info.pid == start.agent.pid && info.tier.is_some();
     info.pid = start.agent.pid;
     info.pgid = start.pgid;
     info.tier = Some(if start.cgroup.is_some() { "cgroup" } else { "walk" }.to_owned());
@@ -320,7 +321,7 @@ async fn started(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>, info
     let write = move || {
         // A run that is over already is written once, with its end.
         let over = worker.run_dir(&record.key()).join(protocol::FOLDER).join(protocol::EXIT).exists();
-        if over { Ok(()) } else { store::run_info::write(&worker.root, &record) }
+        if known || over { Ok(()) } else { store::run_info::write(&worker.root, &record) }
     };
     if let Err(error) = blocking(write).await {
         tracing::warn!(run = %key, %error, "the run's pid could not be recorded; start.json has it");

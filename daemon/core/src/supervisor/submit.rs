@@ -1,6 +1,8 @@
 //! A new task: checked, made whole in a staging folder, and renamed into its place, so that a crash leaves either the
 //! whole task or none of it.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -227,7 +229,7 @@ pub(super) const STAGING: &str = "staging";
 
 fn write_staged(shared: &Shared, checked: Checked, staging: &Path) -> Result<File, CommandError> {
     let io = |source| io_error(shared, "write the task", source);
-    std::fs::create_dir_all(staging.join("runs")).map_err(io)?;
+    DirBuilder::new().mode(0o700).recursive(true).create(staging.join("runs")).map_err(io)?;
     durable::write_atomic(&staging.join("TASK.md"), checked.prompt.as_bytes(), durable::PRIVATE).map_err(io)?;
     let now = Timestamp::now();
     let mut attempt = 0;
@@ -238,6 +240,11 @@ fn write_staged(shared: &Shared, checked: Checked, staging: &Path) -> Result<Fil
             Name::Slug(slug) => shared.ids.task_id(&suffixed(slug, attempt + 1)),
         };
         let key = TaskKey::new(checked.project.clone(), task);
+        // Only to spare the writing for a name that is known to be taken; the rename is the test.
+        if matches!(checked.name, Name::Slug(_)) && attempt < MAX_NAMES && shared.root.task_dir(&key).exists() {
+            attempt += 1;
+            continue;
+        }
         let mut file: File =
             TaskFile::new(key.clone(), now, checked.spec.clone(), LoopState::new(queue::order_at(now)));
         file.requests.extend(checked.request.clone());

@@ -227,6 +227,9 @@ impl Supervisor {
     async fn delete(&self, key: &TaskKey, request_id: Option<String>) -> Result<(), CommandError> {
         let request = self.request(request_id.as_deref(), "delete", &[key.to_string().as_bytes()])?;
         let _turn = self.turn(request.as_ref()).await;
+        if self.deleted(request.as_ref())? {
+            return Ok(());
+        }
         let record = self.own_task(key)?;
         if record.is_active() {
             return Err(CommandError::WrongState(format!("the task {key} is {}; stop it first", record.state_name())));
@@ -243,6 +246,27 @@ impl Supervisor {
             .await
             .map_err(|error| submit::store_error(&self.0.shared, error))?;
         self.catalog().remove_task(key);
+        self.remember_deletion(request).await
+    }
+
+    /// Whether a deletion is the repetition of an earlier one.
+    fn deleted(&self, request: Option<&RequestRecord>) -> Result<bool, CommandError> {
+        let Some(request) = request else { return Ok(false) };
+        match self.0.deletions.find(&request.id, Timestamp::now()) {
+            None => Ok(false),
+            Some(known) if known.digest == request.digest && known.verb == request.verb => Ok(true),
+            Some(_) => Err(CommandError::RequestIdReused(request.id.clone())),
+        }
+    }
+
+    async fn remember_deletion(&self, request: Option<RequestRecord>) -> Result<(), CommandError> {
+        let Some(request) = request else { return Ok(()) };
+        let this = self.clone();
+        let written = blocking(move || this.0.deletions.add(request)).await;
+        // What was asked for is done: a disk that takes no record of it costs only the repetition.
+        if let Err(error) = written {
+            tracing::warn!(%error, "a deletion can't be remembered");
+        }
         Ok(())
     }
 
@@ -492,8 +516,13 @@ impl Supervisor {
         &self,
         caller: &Caller,
         id: &ProjectId,
-        _request_id: Option<String>,
+        request_id: Option<String>,
     ) -> Result<(), CommandError> {
+        let request = self.request(request_id.as_deref(), "delete_project", &[id.as_str().as_bytes()])?;
+        let _turn = self.turn(request.as_ref()).await;
+        if self.deleted(request.as_ref())? {
+            return Ok(());
+        }
         if self.catalog().project(id).is_none() {
             return Err(not_found("project", id));
         }
@@ -517,7 +546,7 @@ impl Supervisor {
             .await
             .map_err(|error| submit::store_error(&self.0.shared, error))?;
         self.catalog().remove_project(id);
-        Ok(())
+        self.remember_deletion(request).await
     }
 
     fn task(&self, key: &TaskKey) -> Result<Arc<TaskRecord>, CommandError> {
