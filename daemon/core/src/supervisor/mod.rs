@@ -154,10 +154,12 @@ impl Supervisor {
         let deletions = Deletions::open(shared.root.conductor_file("deletions.json"));
         let gauges = Arc::new(Gauges::default());
         let (tx, rx) = mpsc::unbounded_channel();
-        let recovered = recover::recover(&shared, &tx)?;
+        let (recovered, later) = recover::recover(&shared, &tx)?;
         let mut dispatcher = Dispatcher::new(Arc::clone(&shared), Arc::clone(&gauges), started, (tx.clone(), rx));
         dispatcher.take_over();
         tokio::spawn(dispatcher.run());
+        // What lives is watched from its descriptors on, a moment later: none of it keeps callers waiting.
+        tokio::spawn(async move { later.into_iter().for_each(|work| drop(tokio::spawn(work))) });
         tokio::spawn(reap_orphans(shared.runner.children().clone()));
         let worker = Arc::clone(&shared);
         tokio::task::spawn_blocking(move || end_strays(&worker));

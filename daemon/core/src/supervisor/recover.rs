@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -57,6 +58,9 @@ pub(super) struct Recovered {
     pub(super) problems: Vec<String>,
 }
 
+/// Work that recovery has found and that nobody has to wait for: to be begun once the daemon is ready.
+pub(super) type Later = Vec<Pin<Box<dyn Future<Output = ()> + Send>>>;
+
 /// A run that has no end on disk, with what became of it.
 struct Probed {
     run: ScannedRun,
@@ -64,7 +68,10 @@ struct Probed {
 }
 
 /// Recovers. Blocks for reading the tree; must be called inside the runtime, since live runs are watched from here on.
-pub(super) fn recover(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>) -> Result<Recovered, StoreError> {
+pub(super) fn recover(
+    shared: &Arc<Shared>,
+    tx: &mpsc::UnboundedSender<Message>,
+) -> Result<(Recovered, Later), StoreError> {
     let begun = Instant::now();
     shared.root.empty_trash()?;
     let _ = std::fs::remove_dir_all(shared.root.conductor_file(STAGING));
@@ -98,6 +105,7 @@ pub(super) fn recover(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>)
     }
     // The queue's order is that of the places on disk.
     files.sort_by_key(|(file, _, _)| file.state.queue_order);
+    let mut later = Later::new();
     // All of them first, so that a parent that begins sees its children.
     for (file, ..) in &files {
         let recovered = dispatch::Recovered {
@@ -107,11 +115,11 @@ pub(super) fn recover(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>)
         let _ = tx.send(Message::Insert { file: Box::new(file.clone()), recovered: Some(recovered), reply: None });
     }
     for (file, runs, all) in files {
-        take_over(shared, tx, &file, runs, &all, &mut recovered.summary);
+        take_over(shared, tx, &file, runs, &all, &mut recovered.summary, &mut later);
     }
     shared.runner.sweep_cgroups();
     recovered.summary.duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(recovered)
+    Ok((recovered, later))
 }
 
 /// Looks at every run of ours that has no end, in parallel.
@@ -172,6 +180,7 @@ fn take_over(
     runs: Vec<Probed>,
     all: &[ScannedRun],
     summary: &mut RecoverySummary,
+    later: &mut Later,
 ) {
     let key = file.key();
     let current = file.state.run.clone();
@@ -183,7 +192,7 @@ fn take_over(
     let recorded = current.as_ref().and_then(|run| all.iter().find(|scanned| scanned.key.run == *run));
     let _ = tx.send(Message::Event(key.clone(), Event::Begin));
     for probed in runs {
-        open_run(shared, tx, probed, current.as_ref(), summary);
+        open_run(shared, tx, probed, current.as_ref(), summary, later);
     }
     // The run's own end is durable, the loop's answer to it was not.
     if let Some(done) = recorded.filter(|run| run.info.outcome.is_some()) {
@@ -203,6 +212,7 @@ fn open_run(
     probed: Probed,
     current: Option<&RunId>,
     summary: &mut RecoverySummary,
+    later: &mut Later,
 ) {
     let Probed { run, found } = probed;
     let key = run.key.clone();
@@ -210,11 +220,11 @@ fn open_run(
     let finish = match found {
         Ok(Found::Alive(watched)) => {
             summary.adopted += 1;
-            return watch(shared, tx, watched, run.info);
+            return watch(shared, tx, watched, run.info, later);
         }
         Ok(Found::ShimDied(watched)) => {
             summary.rescued += 1;
-            return watch(shared, tx, watched, run.info);
+            return watch(shared, tx, watched, run.info, later);
         }
         Ok(Found::NeverStarted) if run.problem == Some(RunProblem::Missing) => {
             // Only prepared: nothing was executed, and nothing durable refers to its content.
@@ -239,7 +249,7 @@ fn open_run(
             // Something of it may live: nothing is begun anew until that is known.
             tracing::warn!(run = %key, %error, "what the run has come to can't be told yet; asking again");
             shared.catalog.put_run(run.info.clone());
-            tokio::spawn(perform::follow_later(Arc::clone(shared), tx.clone(), run.info));
+            later.push(Box::pin(perform::follow_later(Arc::clone(shared), tx.clone(), run.info)));
             return;
         }
     };
@@ -248,7 +258,7 @@ fn open_run(
     }
     shared.catalog.put_run(run.info.clone());
     let (shared, tx) = (Arc::clone(shared), tx.clone());
-    tokio::spawn(async move { perform::end(&shared, &tx, run.info, finish).await });
+    later.push(Box::pin(async move { perform::end(&shared, &tx, run.info, finish).await }));
 }
 
 /// Whether a run's folder holds nothing but what is made before a run is recorded.
@@ -261,9 +271,15 @@ fn is_only_prepared(folder: &std::path::Path) -> bool {
     })
 }
 
-fn watch(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>, watched: Watched, info: RunInfo) {
+fn watch(
+    shared: &Arc<Shared>,
+    tx: &mpsc::UnboundedSender<Message>,
+    watched: Watched,
+    info: RunInfo,
+    later: &mut Later,
+) {
     shared.catalog.put_run(info.clone());
-    tokio::spawn(perform::follow(Arc::clone(shared), tx.clone(), watched, info));
+    later.push(Box::pin(perform::follow(Arc::clone(shared), tx.clone(), watched, info)));
 }
 
 fn never_made(run: RunId) -> Event {

@@ -1,8 +1,9 @@
 //! A new task: checked, made whole in a staging folder, and renamed into its place, so that a crash leaves either the
 //! whole task or none of it.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -230,7 +231,7 @@ pub(super) const STAGING: &str = "staging";
 fn write_staged(shared: &Shared, checked: Checked, staging: &Path) -> Result<File, CommandError> {
     let io = |source| io_error(shared, "write the task", source);
     DirBuilder::new().mode(0o700).recursive(true).create(staging.join("runs")).map_err(io)?;
-    durable::write_atomic(&staging.join("TASK.md"), checked.prompt.as_bytes(), durable::PRIVATE).map_err(io)?;
+    write_whole(&staging.join("TASK.md"), checked.prompt.as_bytes()).map_err(io)?;
     let now = Timestamp::now();
     let mut attempt = 0;
     loop {
@@ -249,7 +250,8 @@ fn write_staged(shared: &Shared, checked: Checked, staging: &Path) -> Result<Fil
             TaskFile::new(key.clone(), now, checked.spec.clone(), LoopState::new(queue::order_at(now)));
         file.requests.extend(checked.request.clone());
         let text = yaml::to_string(&file).map_err(|error| io(std::io::Error::other(error.to_string())))?;
-        durable::write_atomic(&staging.join(task_file::FILE), text.as_bytes(), durable::PRIVATE).map_err(io)?;
+        write_whole(&staging.join(task_file::FILE), text.as_bytes()).map_err(io)?;
+        durable::fsync_dir(staging).map_err(io)?;
         match rename_new(staging, &shared.root.task_dir(&key)) {
             Ok(()) => {
                 durable::fsync_dir(&shared.root.project_dir(&key.project)).map_err(io)?;
@@ -265,6 +267,13 @@ fn write_staged(shared: &Shared, checked: Checked, staging: &Path) -> Result<Fil
             Err(error) => return Err(io(error)),
         }
     }
+}
+
+/// Writes a file of the staging folder, fsynced. The folder's rename makes it visible, so it needs none of its own.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(durable::PRIVATE).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// `slug-2`, within the 50 characters of a slug.
