@@ -7,6 +7,7 @@
 //! | `perform` | writes, posts, starts and stops; one job at a time for each task |
 //! | `prepare`, `finalize` | the begin and the end of a run |
 //! | `submit` | a new task, whole or not at all |
+//! | `tasks`, `projects` | the commands |
 //! | `recover` | what a start of conductord finds |
 //! | `queue` | slots, and who waits for one |
 //! | `tokens`, `origin` | which run a call comes from |
@@ -22,6 +23,7 @@ mod inspect;
 mod origin;
 mod perform;
 mod prepare;
+mod projects;
 mod queue;
 mod record;
 mod recover;

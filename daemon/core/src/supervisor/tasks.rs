@@ -1,4 +1,4 @@
-//! Commands on tasks, runs and projects.
+//! Commands on tasks and runs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,10 +17,8 @@ use crate::runner::StopOrder;
 use crate::store::liveness::Liveness;
 use crate::store::scan::{TaskKind, scan_task};
 use crate::store::task_file::RequestRecord;
-use crate::store::{ProjectRecord, ScannedTask, TaskFile, TaskRecord, project, task_file};
-use crate::types::{
-    IntentKind, MessageDraft, MessageId, Ownership, ProjectId, RunInfo, RunKey, StopIntent, TaskKey, Timestamp,
-};
+use crate::store::{ScannedTask, TaskFile, TaskRecord, task_file};
+use crate::types::{IntentKind, MessageDraft, MessageId, Ownership, RunInfo, RunKey, StopIntent, TaskKey, Timestamp};
 
 /// How long a deletion waits for the last entries of its task.
 const FORGET_TIME: Duration = Duration::from_secs(5);
@@ -250,7 +248,7 @@ impl Supervisor {
     }
 
     /// Whether a deletion is the repetition of an earlier one.
-    fn deleted(&self, request: Option<&RequestRecord>) -> Result<bool, CommandError> {
+    pub(super) fn deleted(&self, request: Option<&RequestRecord>) -> Result<bool, CommandError> {
         let Some(request) = request else { return Ok(false) };
         match self.0.deletions.find(&request.id, Timestamp::now()) {
             None => Ok(false),
@@ -259,7 +257,7 @@ impl Supervisor {
         }
     }
 
-    async fn remember_deletion(&self, request: Option<RequestRecord>) -> Result<(), CommandError> {
+    pub(super) async fn remember_deletion(&self, request: Option<RequestRecord>) -> Result<(), CommandError> {
         let Some(request) = request else { return Ok(()) };
         let this = self.clone();
         let written = blocking(move || this.0.deletions.add(request)).await;
@@ -445,110 +443,6 @@ impl Supervisor {
         Ok(self.catalog().run(run).unwrap_or(info))
     }
 
-    /// Creates a project.
-    ///
-    /// # Errors
-    /// See [`CommandError`].
-    pub async fn create_project(
-        &self,
-        _caller: &Caller,
-        id: ProjectId,
-        root: Option<PathBuf>,
-        request_id: Option<String>,
-    ) -> Result<Arc<ProjectRecord>, CommandError> {
-        let root = root.map(|path| submit::existing_folder(&path)).transpose()?;
-        let request = self.request(request_id.as_deref(), "create_project", &[id.as_str().as_bytes()])?;
-        let _turn = self.turn(request.as_ref()).await;
-        if let Some(known) = self.catalog().project(&id) {
-            // The same id bound to the same path is what was asked for: creating it again changes nothing.
-            return if request.is_some() && known.root == root {
-                Ok(known)
-            } else {
-                Err(CommandError::AlreadyExists { what: "project", name: id.to_string() })
-            };
-        }
-        let (shared, name, path) = (Arc::clone(&self.0.shared), id.clone(), root.clone());
-        let now = Timestamp::now();
-        blocking(move || project::create(&shared.root, &name, path.as_deref(), now))
-            .await
-            .map_err(|error| submit::store_error(&self.0.shared, error))?;
-        self.catalog().put_project(ProjectRecord {
-            id: id.clone(),
-            root,
-            created: Some(now),
-            foreign: false,
-            problem: None,
-            revision: 0,
-        });
-        self.catalog().project(&id).ok_or_else(|| not_found("project", &id))
-    }
-
-    /// The project bound to `root`; made, with a name from the folder's, if there is none. `true`: it was made now.
-    ///
-    /// # Errors
-    /// See [`CommandError`].
-    pub async fn ensure_project(
-        &self,
-        caller: &Caller,
-        root: PathBuf,
-    ) -> Result<(Arc<ProjectRecord>, bool), CommandError> {
-        let root = submit::existing_folder(&root)?;
-        let lock = Arc::clone(self.0.requests.entry("project".to_owned()).or_default().value());
-        let _turn = lock.lock_owned().await;
-        if let Some(known) = self.catalog().project_at(&root) {
-            return Ok((known, false));
-        }
-        let name = root.file_name().map_or_else(|| "root".into(), |name| name.to_string_lossy().into_owned());
-        let (id, exists) =
-            project::choose(&name, &root, |id| self.catalog().project(id).map(|known| known.root.clone()));
-        if exists {
-            let known = self.catalog().project(&id).ok_or_else(|| not_found("project", &id))?;
-            return Ok((known, false));
-        }
-        Ok((self.create_project(caller, id, Some(root), None).await?, true))
-    }
-
-    /// Deletes a project with all its tasks.
-    ///
-    /// # Errors
-    /// [`CommandError::WrongState`] while any of them lives, [`CommandError::Foreign`] if one is another program's.
-    pub async fn delete_project(
-        &self,
-        caller: &Caller,
-        id: &ProjectId,
-        request_id: Option<String>,
-    ) -> Result<(), CommandError> {
-        let request = self.request(request_id.as_deref(), "delete_project", &[id.as_str().as_bytes()])?;
-        let _turn = self.turn(request.as_ref()).await;
-        if self.deleted(request.as_ref())? {
-            return Ok(());
-        }
-        if self.catalog().project(id).is_none() {
-            return Err(not_found("project", id));
-        }
-        let tasks: Vec<Arc<TaskRecord>> =
-            self.catalog().snapshot().tasks.into_iter().filter(|task| task.key.project == *id).collect();
-        if let Some(task) = tasks.iter().find(|task| task.foreign.is_some() || task.problem.is_some()) {
-            return Err(CommandError::Foreign(task.key.clone()));
-        }
-        if let Some(task) = tasks.iter().find(|task| task.is_active()) {
-            return Err(CommandError::WrongState(format!(
-                "the task {} is {}; stop it first",
-                task.key,
-                task.state_name()
-            )));
-        }
-        for task in tasks {
-            self.delete_task(caller, &task.key, None).await?;
-        }
-        let (shared, gone) = (Arc::clone(&self.0.shared), id.clone());
-        blocking(move || project::remove(&shared.root, &gone))
-            .await
-            .map_err(|error| submit::store_error(&self.0.shared, error))?;
-        self.catalog().remove_project(id);
-        self.remember_deletion(request).await
-    }
-
     fn task(&self, key: &TaskKey) -> Result<Arc<TaskRecord>, CommandError> {
         self.catalog().task(key).ok_or_else(|| not_found("task", key))
     }
@@ -596,7 +490,12 @@ impl Supervisor {
         Some(Graces { int_ms: int.map_or(configured.int_ms, millis), term_ms: term.map_or(configured.term_ms, millis) })
     }
 
-    fn request(&self, id: Option<&str>, verb: &str, content: &[&[u8]]) -> Result<Option<RequestRecord>, CommandError> {
+    pub(super) fn request(
+        &self,
+        id: Option<&str>,
+        verb: &str,
+        content: &[&[u8]],
+    ) -> Result<Option<RequestRecord>, CommandError> {
         if let Some(id) = id.filter(|id| id.len() > MAX_REQUEST_ID) {
             let problem = format!("{} bytes; at most {MAX_REQUEST_ID} are taken", id.len());
             return Err(CommandError::field("request_id", problem));
@@ -605,7 +504,7 @@ impl Supervisor {
     }
 
     /// The turn of a request id: a repetition that comes meanwhile waits for it.
-    async fn turn(&self, request: Option<&RequestRecord>) -> Option<Turn> {
+    pub(super) async fn turn(&self, request: Option<&RequestRecord>) -> Option<Turn> {
         let id = request?.id.clone();
         let lock = Arc::clone(self.0.requests.entry(id.clone()).or_default().value());
         let guard = lock.lock_owned().await;
@@ -626,7 +525,7 @@ impl Supervisor {
 }
 
 /// Holds a request id until the request is answered.
-struct Turn {
+pub(super) struct Turn {
     supervisor: Supervisor,
     id: String,
     guard: Option<tokio::sync::OwnedMutexGuard<()>>,
@@ -651,6 +550,6 @@ impl Drop for EndWait {
     }
 }
 
-fn not_found(what: &'static str, name: &impl std::fmt::Display) -> CommandError {
+pub(super) fn not_found(what: &'static str, name: &impl std::fmt::Display) -> CommandError {
     CommandError::NotFound { what, name: name.to_string(), near: Vec::new() }
 }
