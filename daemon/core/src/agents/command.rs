@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::event::{Event, EventKind, EventParser, MAX_TEXT, StreamSummary, head};
-use super::lines::{Line, Lines};
+use super::event::{EventParser, StreamSummary};
+use super::parser::{Parser, Plain};
 use super::program::command_line;
 use super::{Adapter, AgentCommand, Base, Classified, ExitFacts, PrepareError, RunRequest, VersionError, env, text};
 use crate::config::{AgentKind, PromptBy};
@@ -94,53 +94,11 @@ impl Adapter for Command {
     }
 
     fn events(&self) -> Box<dyn EventParser> {
-        Box::new(Text { lines: Lines::new(), summary: StreamSummary::default() })
+        Box::new(Parser::new(Plain::default()))
     }
 
     fn classify(&self, exit: &ExitFacts, _: &StreamSummary) -> Classified {
         exit.classify()
-    }
-}
-
-/// Every line is a text.
-#[derive(Debug)]
-struct Text {
-    lines: Lines,
-    summary: StreamSummary,
-}
-
-/// The event of a line that is only text.
-pub(super) fn text_event(offset: u64, line: &Line<'_>) -> Event {
-    let (bytes, length) = match line {
-        Line::Whole(bytes) => (*bytes, bytes.len() as u64),
-        Line::Cut(bytes, length) => (*bytes, *length),
-    };
-    let text = String::from_utf8_lossy(bytes);
-    let text = text.strip_suffix('\r').unwrap_or(&text);
-    let shown = head(text, MAX_TEXT);
-    let cut = shown.len() < text.len() || matches!(line, Line::Cut(..));
-    Event { offset, kind: EventKind::Text { text: shown.to_owned(), whole: cut.then_some(length) } }
-}
-
-impl EventParser for Text {
-    fn feed(&mut self, chunk: &[u8], sink: &mut dyn FnMut(Event)) {
-        let summary = &mut self.summary;
-        self.lines.feed(chunk, &mut |offset, line| {
-            summary.lines += 1;
-            sink(text_event(offset, &line));
-        });
-    }
-
-    fn finish(&mut self, sink: &mut dyn FnMut(Event)) {
-        let summary = &mut self.summary;
-        self.lines.finish(&mut |offset, line| {
-            summary.lines += 1;
-            sink(text_event(offset, &line));
-        });
-    }
-
-    fn summary(&self) -> &StreamSummary {
-        &self.summary
     }
 }
 
@@ -150,9 +108,11 @@ mod tests {
     use std::sync::Arc;
 
     use crate::agents::tests::request;
-    use crate::agents::{Agents, EndCause, EventKind, ExitFacts, Host, PrepareError, RunRequest, StreamSummary};
+    use crate::agents::{
+        Agents, EndCause, EventKind, ExitFacts, Host, PrepareError, RunRequest, Stream, StreamSummary,
+    };
     use crate::config::{AgentConfig, AgentKind, Config, Env, PromptBy};
-    use crate::types::Outcome;
+    use crate::types::{Outcome, Timestamp};
 
     fn agents(change: impl Fn(&mut AgentConfig)) -> Agents {
         let mut agent = AgentConfig { program: Some("sh".into()), ..AgentConfig::new(AgentKind::Command) };
@@ -203,7 +163,7 @@ mod tests {
         let shell = agents.get("shell").unwrap();
         let (mut parser, mut found) = (shell.events(), Vec::new());
         for chunk in [&b"a\r\n{\"type\":\"result\"}\n"[..], b"\xff"] {
-            parser.feed(chunk, &mut |event| found.push(event));
+            parser.feed(Stream::Stdout, chunk, &mut |event| found.push(event));
         }
         parser.finish(&mut |event| found.push(event));
         let texts: Vec<_> = found
@@ -215,8 +175,14 @@ mod tests {
             .collect();
         assert_eq!(texts, [(0, "a"), (3, r#"{"type":"result"}"#), (21, "\u{fffd}")]);
         assert_eq!(shell.final_answer(parser.summary()), None);
-        let exit =
-            ExitFacts { code: Some(2), signal: None, cause: EndCause::Natural, oom_kills: 0, stderr_tail: "".into() };
+        let exit = ExitFacts {
+            code: Some(2),
+            signal: None,
+            cause: EndCause::Natural,
+            oom_kills: 0,
+            stderr_tail: "".into(),
+            ended: Timestamp::UNIX_EPOCH,
+        };
         assert_eq!(shell.classify(&exit, &StreamSummary::default()).outcome, Outcome::Failed);
     }
 

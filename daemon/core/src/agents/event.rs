@@ -1,20 +1,23 @@
 //! Normal events: what an agent's stream means, whatever the vendor. No parsing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
-use crate::types::Usage;
+pub use crate::types::{Limit, LimitKind, LimitSource, Usage, UsageScope};
 
 /// Bytes of one text that an event carries; more of it stays in the raw file, at the event's offset.
 pub const MAX_TEXT: usize = 64 << 10;
+/// Models of one stream whose use is told apart; further ones count in the sum alone.
+pub const MAX_MODELS: usize = 64;
 /// Bytes of the final answer that a summary keeps, where it is put together from several texts.
 pub const MAX_ANSWER: usize = 1 << 20;
 
 /// One event, with the place of its raw line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// Offset of the first byte of the raw line in the agent's standard output.
+    /// The stream of the raw line.
+    pub stream: Stream,
+    /// Offset of the first byte of the raw line in that stream.
     pub offset: u64,
     /// What happened.
     pub kind: EventKind,
@@ -59,6 +62,8 @@ pub enum EventKind {
         ok: bool,
         /// Exit code, where the vendor tells it.
         exit: Option<i32>,
+        /// What it gave back, at most [`MAX_TEXT`] bytes; `None`: the vendor does not tell.
+        result: Option<String>,
     },
     /// The vendor program tries a request again.
     Retry {
@@ -71,8 +76,15 @@ pub enum EventKind {
     },
     /// The vendor refuses work.
     Limit(Limit),
-    /// Tokens and cost of the process so far.
-    Usage(Usage),
+    /// Tokens and cost.
+    Usage {
+        /// What the numbers cover.
+        scope: UsageScope,
+        /// The model, where they are of one.
+        model: Option<String>,
+        /// The numbers.
+        usage: Usage,
+    },
     /// The vendor program says that it is finished.
     Ended {
         /// Its word for why: `success`, `error_max_turns`, …
@@ -82,31 +94,13 @@ pub enum EventKind {
     },
 }
 
-/// A refusal of work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limit {
-    /// What ran out.
-    pub kind: LimitKind,
-    /// When there is more, if the vendor said.
-    pub resets_at: Option<Timestamp>,
-    /// How it is known.
-    pub source: LimitSource,
-}
-
-/// What ran out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitKind {
-    /// The allowance of a window of time.
-    Window,
-    /// The login: it is not accepted.
-    Auth,
-}
-
-/// How a limit is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitSource {
-    /// From a field of the stream.
-    Json,
+/// One of an agent's two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
 }
 
 /// What a whole stream came to. Bounded: see [`MAX_ANSWER`].
@@ -116,8 +110,12 @@ pub struct StreamSummary {
     pub session: Option<String>,
     /// The model that answered.
     pub model: Option<String>,
-    /// Tokens and cost of the process; `None`: the vendor did not say.
+    /// Tokens and cost; `None`: the vendor did not say.
     pub usage: Option<Usage>,
+    /// What `usage` covers: the process, or the vendor's whole thread. Numbers of single turns are added up here.
+    pub usage_scope: UsageScope,
+    /// The same by model, at most [`MAX_MODELS`]; empty where the vendor does not tell them apart.
+    pub models: BTreeMap<String, Usage>,
     /// The final answer.
     pub answer: Option<String>,
     /// Whether the vendor program said that it is finished.
@@ -143,10 +141,11 @@ pub struct StreamSummary {
 /// Reads a stream in any pieces; the same bytes give the same events however they are cut. Bounded memory: one line of
 /// at most 16 MiB.
 pub trait EventParser: Send {
-    /// Takes the next bytes and gives the events of the lines that they complete.
-    fn feed(&mut self, chunk: &[u8], sink: &mut dyn FnMut(Event));
+    /// Takes the next bytes of a stream and gives the events of the lines that they complete. The two streams may be fed
+    /// in any order.
+    fn feed(&mut self, stream: Stream, chunk: &[u8], sink: &mut dyn FnMut(Event));
 
-    /// The stream has ended: takes a last line without its newline.
+    /// The streams have ended: takes last lines without their newline.
     fn finish(&mut self, sink: &mut dyn FnMut(Event));
 
     /// What it came to so far.

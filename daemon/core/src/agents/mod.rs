@@ -21,6 +21,7 @@ mod json;
 mod lines;
 pub mod outcome;
 pub mod output;
+mod parser;
 pub mod program;
 pub mod prompt;
 pub mod version;
@@ -37,7 +38,7 @@ use crate::config::{AgentKind, Config, Env, TokenError};
 use crate::types::{Limits, RunKey};
 
 pub use env::Host;
-pub use event::{Event, EventKind, EventParser, LimitKind, LimitSource, StreamSummary};
+pub use event::{Event, EventKind, EventParser, Stream, StreamSummary};
 pub use outcome::{Classified, EndCause, ExitFacts};
 pub use version::VersionError;
 

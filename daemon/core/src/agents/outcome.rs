@@ -1,6 +1,6 @@
 //! From how a process ended to the outcome of its run. What a vendor's stream adds is the adapter's.
 
-use crate::types::Outcome;
+use crate::types::{Limit, Outcome, Timestamp};
 
 /// How the process of a run ended, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct ExitFacts {
     pub oom_kills: u64,
     /// The last part of its standard error, for the summary.
     pub stderr_tail: String,
+    /// When it ended: what a vendor's "resets 5pm" counts from.
+    pub ended: Timestamp,
 }
 
 /// Why a process ended, as far as that was our doing.
@@ -46,11 +48,14 @@ pub struct Classified {
     pub outcome: Outcome,
     /// One sentence; `None` for a success.
     pub summary: Option<String>,
+    /// What refused it, where the outcome is [`Outcome::UsageLimited`] or [`Outcome::AuthFailed`], and for a failure by an
+    /// overloaded service.
+    pub limit: Option<Limit>,
 }
 
 impl Classified {
     fn new(outcome: Outcome, summary: impl Into<String>) -> Self {
-        Self { outcome, summary: Some(summary.into()) }
+        Self { outcome, summary: Some(summary.into()), limit: None }
     }
 }
 
@@ -76,7 +81,7 @@ impl ExitFacts {
 
     fn natural(&self) -> Classified {
         match (self.code, self.signal) {
-            (Some(0), _) => Classified { outcome: Outcome::Completed, summary: None },
+            (Some(0), _) => Classified { outcome: Outcome::Completed, summary: None, limit: None },
             _ if self.oom_kills > 0 => Classified::new(Outcome::Oom, "ended by the kernel: out of memory"),
             (Some(code), _) => {
                 let words = self.last_words().map(|words| format!(": {words}")).unwrap_or_default();
@@ -124,12 +129,22 @@ mod tests {
     use super::*;
 
     fn natural(code: Option<i32>, signal: Option<i32>) -> ExitFacts {
-        ExitFacts { code, signal, cause: EndCause::Natural, oom_kills: 0, stderr_tail: "a\n last words \n\n".into() }
+        ExitFacts {
+            code,
+            signal,
+            cause: EndCause::Natural,
+            oom_kills: 0,
+            stderr_tail: "a\n last words \n\n".into(),
+            ended: Timestamp::UNIX_EPOCH,
+        }
     }
 
     #[test]
     fn an_exit_by_itself_is_told_by_code_signal_and_memory() {
-        assert_eq!(natural(Some(0), None).classify(), Classified { outcome: Outcome::Completed, summary: None });
+        assert_eq!(
+            natural(Some(0), None).classify(),
+            Classified { outcome: Outcome::Completed, summary: None, limit: None }
+        );
         assert_eq!(natural(Some(3), None).classify().summary.unwrap(), "exit code 3: last words");
         let signaled = natural(None, Some(11)).classify();
         assert_eq!(signaled.outcome, Outcome::Signaled);

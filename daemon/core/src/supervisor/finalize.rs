@@ -9,12 +9,12 @@ use conductor_shim::failpoint;
 use conductor_shim::protocol::{Cause, Exit, Tier};
 
 use super::shared::Shared;
-use crate::agents::{Adapter, EndCause, ExitFacts, StreamSummary, output};
+use crate::agents::{Adapter, EndCause, ExitFacts, Stream, StreamSummary, output};
 use crate::config::AgentKind;
 use crate::ralph::{Interruption, LastRun, RunEnd};
 use crate::runner::{Cut, RunFinish};
 use crate::store::{self, StoreError};
-use crate::types::{Outcome, RunInfo, RunStatus, Straggler, Timestamp};
+use crate::types::{Limit, Outcome, RunInfo, RunStatus, Straggler, Timestamp};
 
 /// Lines of standard error that an entry on the bus carries (as in conductor-loop).
 const TAIL_LINES: usize = 50;
@@ -69,7 +69,7 @@ pub(super) fn finalize(shared: &Shared, info: &RunInfo, finish: &RunFinish) -> R
     }
     store::run_info::write(&shared.root, &record)?;
     point("daemon.exit.after_run_info", &folder)?;
-    let end = run_end(&record, finish, &summary, tail);
+    let end = run_end(&record, finish, &summary, judged.limit, tail);
     Ok((record, end))
 }
 
@@ -98,7 +98,13 @@ pub(super) fn recorded_end(shared: &Shared, info: &RunInfo) -> RunEnd {
     }
 }
 
-fn run_end(record: &RunInfo, finish: &RunFinish, summary: &StreamSummary, stderr_tail: String) -> RunEnd {
+fn run_end(
+    record: &RunInfo,
+    finish: &RunFinish,
+    summary: &StreamSummary,
+    limit: Option<Limit>,
+    stderr_tail: String,
+) -> RunEnd {
     let outcome = record.outcome.unwrap_or(Outcome::Lost);
     let interruption = match finish {
         RunFinish::NeverStarted => Some(Interruption::NeverStarted),
@@ -111,7 +117,7 @@ fn run_end(record: &RunInfo, finish: &RunFinish, summary: &StreamSummary, stderr
         session: record.session_id.clone(),
         progressed: outcome == Outcome::Completed || summary.answer.is_some(),
         interruption,
-        retry_at: summary.limit.as_ref().and_then(|limit| limit.resets_at),
+        retry_at: limit.and_then(|limit| limit.resets_at),
         stderr_tail,
     }
 }
@@ -136,6 +142,7 @@ fn facts(finish: &RunFinish, stderr_tail: &str) -> ExitFacts {
         cause: EndCause::Natural,
         oom_kills: 0,
         stderr_tail: stderr_tail.to_owned(),
+        ended: Timestamp::now(),
     };
     match finish {
         RunFinish::NeverStarted => {
@@ -154,6 +161,7 @@ fn facts(finish: &RunFinish, stderr_tail: &str) -> ExitFacts {
                 Cause::SpawnFailed { step, errno } => EndCause::SpawnFailed { step: step.clone(), errno: *errno },
             },
             oom_kills: exit.oom_kills.unwrap_or(0),
+            ended: exit.time.parse().unwrap_or(base.ended),
             ..base
         },
     }
@@ -204,7 +212,7 @@ fn parse(adapter: &dyn Adapter, info: &RunInfo) -> StreamSummary {
             Ok(0) | Err(_) => break,
             Ok(count) => {
                 done += count as u64;
-                parser.feed(&buffer[..count], &mut |_| {});
+                parser.feed(Stream::Stdout, &buffer[..count], &mut |_| {});
             }
         }
     }
@@ -243,6 +251,6 @@ pub(super) fn unrecorded(info: &RunInfo, error: &StoreError) -> (RunInfo, RunEnd
     record.status = RunStatus::Unknown;
     record.error_summary = Some(format!("its folder was removed: {error}"));
     let finish = RunFinish::Lost(record.error_summary.clone().unwrap_or_default());
-    let end = run_end(&record, &finish, &StreamSummary::default(), String::new());
+    let end = run_end(&record, &finish, &StreamSummary::default(), None, String::new());
     (record, end)
 }

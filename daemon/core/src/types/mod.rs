@@ -7,7 +7,10 @@ mod task;
 
 pub use id::{IdError, MessageId, ProjectId, RunId, RunKey, TaskId, TaskKey};
 pub use message::{Link, Message, MessageDraft, Parent};
-pub use run::{Cost, CostKind, Limits, Outcome, Ownership, RunInfo, RunStatus, Straggler, Usage};
+pub use run::{
+    Cost, CostKind, Limit, LimitKind, LimitSource, Limits, Outcome, Ownership, RunInfo, RunStatus, Straggler, Usage,
+    UsageScope,
+};
 pub use task::{
     ChildPolicy, DEFAULT_CHILD_WAIT, DEFAULT_MAX_RESTARTS, DEFAULT_RESTART_DELAY, End, EndReason, ExitPolicy,
     IntentKind, Mode, Phase, StopIntent, TaskSpec,

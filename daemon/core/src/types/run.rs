@@ -206,11 +206,163 @@ pub struct Usage {
     pub cache_read: u64,
     /// Input tokens written to a cache.
     pub cache_write: u64,
-    /// Output tokens, reasoning included where the vendor counts it there.
+    /// Output tokens, reasoning included.
     pub output: u64,
+    /// Output tokens that were reasoning; 0 where the vendor does not tell them apart.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reasoning: u64,
     /// What it cost; `None`: unknown, which is not zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
+}
+
+impl Usage {
+    /// Adds tokens and money. A sum of which some part is unknown is partial; only a sum of nothing known has no cost.
+    pub fn add(&mut self, other: &Self) {
+        let empty = self.tokens() == 0 && self.cost.is_none();
+        self.cost = match (self.cost, other.cost) {
+            (Some(a), Some(b)) => Some(Cost { usd: a.usd + b.usd, kind: a.kind.weaker(b.kind) }),
+            (None, Some(b)) if empty => Some(b),
+            (Some(a), None) if other.tokens() == 0 => Some(a),
+            (Some(known), None) | (None, Some(known)) => Some(Cost { kind: CostKind::Partial, ..known }),
+            (None, None) => None,
+        };
+        let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
+        sum(&mut self.input, other.input);
+        sum(&mut self.cache_read, other.cache_read);
+        sum(&mut self.cache_write, other.cache_write);
+        sum(&mut self.output, other.output);
+        sum(&mut self.reasoning, other.reasoning);
+    }
+
+    /// What was used beyond an earlier reading of the same counter; a counter that fell began anew and counts whole.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let fell = self.input < earlier.input
+            || self.cache_read < earlier.cache_read
+            || self.cache_write < earlier.cache_write
+            || self.output < earlier.output;
+        if fell {
+            return self.clone();
+        }
+        Self {
+            input: self.input - earlier.input,
+            cache_read: self.cache_read - earlier.cache_read,
+            cache_write: self.cache_write - earlier.cache_write,
+            output: self.output - earlier.output,
+            reasoning: self.reasoning.saturating_sub(earlier.reasoning),
+            cost: match (self.cost, earlier.cost) {
+                (Some(now), Some(then)) if now.usd >= then.usd => Some(Cost { usd: now.usd - then.usd, ..now }),
+                (Some(now), None) if earlier.tokens() == 0 => Some(now),
+                _ => None,
+            },
+        }
+    }
+
+    /// All tokens, whatever their price.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.input.saturating_add(self.cache_read).saturating_add(self.cache_write).saturating_add(self.output)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// A refusal of work by a vendor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// What ran out.
+    pub kind: LimitKind,
+    /// When there is more, if the vendor said so believably (in the future, within 8 days).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resets_at: Option<Timestamp>,
+    /// How it is known.
+    pub source: LimitSource,
+}
+
+impl Limit {
+    /// The outcome of a run that it ended. An overloaded service is no limit of the account: the run failed.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self.kind {
+            LimitKind::Window | LimitKind::Daily | LimitKind::Spend | LimitKind::Credits => Outcome::UsageLimited,
+            LimitKind::Auth => Outcome::AuthFailed,
+            LimitKind::Overload => Outcome::Failed,
+        }
+    }
+}
+
+/// What ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitKind {
+    /// The allowance of a window of time (five hours, a week, a minute).
+    Window,
+    /// The allowance of a day.
+    Daily,
+    /// A limit of money that somebody set, which ends by itself.
+    Spend,
+    /// The account is out of credits: waiting helps only if somebody pays.
+    Credits,
+    /// The service is overloaded or out of order.
+    Overload,
+    /// The login is not accepted, or may not do this: waiting does not help.
+    Auth,
+}
+
+impl LimitKind {
+    /// The name used on disk, on the wire and on the screen.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Window => "window",
+            Self::Daily => "daily",
+            Self::Spend => "spend",
+            Self::Credits => "credits",
+            Self::Overload => "overload",
+            Self::Auth => "auth",
+        }
+    }
+}
+
+/// How a limit is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitSource {
+    /// From a field of the vendor's stream.
+    Json,
+    /// From the program's standard error.
+    Stderr,
+    /// From words for people within the stream.
+    Text,
+}
+
+impl LimitSource {
+    /// The name used on disk, on the wire and on the screen.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Stderr => "stderr",
+            Self::Text => "text",
+        }
+    }
+}
+
+/// What numbers of tokens and cost cover.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsageScope {
+    /// One request or turn: to be added up.
+    Delta,
+    /// The process from its start on.
+    #[default]
+    Process,
+    /// The vendor's thread from its first turn on, earlier processes included.
+    Thread,
 }
 
 /// Money.
@@ -232,6 +384,28 @@ pub enum CostKind {
     Estimated,
     /// Part of the use is missing from it.
     Partial,
+}
+
+impl CostKind {
+    /// The name used on disk, on the wire and on the screen.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Estimated => "estimated",
+            Self::Partial => "partial",
+        }
+    }
+
+    /// What a sum of two is.
+    #[must_use]
+    pub fn weaker(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Partial, _) | (_, Self::Partial) => Self::Partial,
+            (Self::Estimated, _) | (_, Self::Estimated) => Self::Estimated,
+            (Self::Exact, Self::Exact) => Self::Exact,
+        }
+    }
 }
 
 /// Durations on disk are whole milliseconds.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 
-use super::event::LimitKind;
+use super::event::{Limit, LimitKind, LimitSource};
 use super::outcome::one_line;
+use super::parser::Parser;
 use super::program::command_line;
 use super::version::Versions;
 use super::{
@@ -184,7 +185,7 @@ impl Adapter for Claude {
     }
 
     fn events(&self) -> Box<dyn EventParser> {
-        Box::new(stream::Parser::new())
+        Box::new(Parser::new(stream::State::default()))
     }
 
     /// What we did to the process comes first, then what the stream says, then the exit code.
@@ -199,9 +200,12 @@ impl Adapter for Claude {
             return plain;
         }
         let words = parsed.error.as_deref().map(|words| one_line(&self.base.masked(words)));
-        let outcome = match refused(parsed) {
-            Some(LimitKind::Window) => Outcome::UsageLimited,
-            Some(LimitKind::Auth) => Outcome::AuthFailed,
+        let limit = refused(parsed).map(|kind| match &parsed.limit {
+            Some(told) if told.kind == kind => told.clone(),
+            _ => Limit { kind, resets_at: None, source: LimitSource::Json },
+        });
+        let outcome = match &limit {
+            Some(limit) => limit.outcome(),
             None if exit_failed => plain.outcome,
             // It calls that an error and exits with 0.
             None => Outcome::Failed,
@@ -213,7 +217,7 @@ impl Adapter for Claude {
             (None, Some(reason)) => Some(one_line(reason)),
             (None, None) => plain.summary,
         };
-        Classified { outcome, summary }
+        Classified { outcome, summary, limit }
     }
 }
 

@@ -3,18 +3,20 @@
 //! Tokens and cost come from the result's `modelUsage` alone: an assistant line carries a start value, may repeat a
 //! message id, and leaves subagents out.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::de::MapAccess;
 use serde_json::value::RawValue;
 
-use crate::agents::command::text_event;
 use crate::agents::event::{
-    Event, EventKind, EventParser, Limit, LimitKind, LimitSource, MAX_ANSWER, MAX_TEXT, StreamSummary, head,
+    Event, EventKind, Limit, LimitKind, LimitSource, MAX_ANSWER, MAX_MODELS, MAX_TEXT, Stream, StreamSummary,
+    UsageScope, head,
 };
 use crate::agents::json::{Items, Object, Scalar, Tolerant, object};
-use crate::agents::lines::{Line, Lines};
+use crate::agents::lines::Line;
+use crate::agents::parser::{Reader, text_event};
 use crate::types::{Cost, CostKind, Usage};
 
 /// Longest pause that a retry is believed to make; the real program was seen to announce 6 h.
@@ -22,15 +24,9 @@ const MAX_DELAY: Duration = Duration::from_secs(8 * 86_400);
 /// Characters of an id, a name or a word that are kept.
 const MAX_WORD: usize = 256;
 
-/// A parser of one stream.
-#[derive(Debug)]
-pub(crate) struct Parser {
-    lines: Lines,
-    state: State,
-}
-
+/// Reads lines of standard output; standard error is for people.
 #[derive(Debug, Default)]
-struct State {
+pub(crate) struct State {
     summary: StreamSummary,
     /// What the main agent said so far, the last [`MAX_ANSWER`] bytes: the answer of a stream without a result.
     said: String,
@@ -38,25 +34,15 @@ struct State {
     answered: bool,
 }
 
-impl Parser {
-    pub(crate) fn new() -> Self {
-        Self { lines: Lines::new(), state: State::default() }
-    }
-}
-
-impl EventParser for Parser {
-    fn feed(&mut self, chunk: &[u8], sink: &mut dyn FnMut(Event)) {
-        let state = &mut self.state;
-        self.lines.feed(chunk, &mut |offset, line| state.line(offset, &line, sink));
-    }
-
-    fn finish(&mut self, sink: &mut dyn FnMut(Event)) {
-        let state = &mut self.state;
-        self.lines.finish(&mut |offset, line| state.line(offset, &line, sink));
+impl Reader for State {
+    fn line(&mut self, stream: Stream, offset: u64, line: &Line<'_>, sink: &mut dyn FnMut(Event)) {
+        if stream == Stream::Stdout {
+            self.stdout_line(offset, line, sink);
+        }
     }
 
     fn summary(&self) -> &StreamSummary {
-        &self.state.summary
+        &self.summary
     }
 }
 
@@ -138,6 +124,7 @@ struct Block {
     input: String,
     tool_use_id: Scalar,
     is_error: Scalar,
+    result: Scalar,
 }
 
 impl Object for Block {
@@ -151,6 +138,7 @@ impl Object for Block {
             "input" => self.input = cut(map.next_value::<Box<RawValue>>()?.get(), MAX_TEXT),
             "tool_use_id" => self.tool_use_id = map.next_value()?,
             "is_error" => self.is_error = map.next_value()?,
+            "content" => self.result = map.next_value()?,
             _ => {
                 map.next_value::<serde::de::IgnoredAny>()?;
             }
@@ -178,21 +166,31 @@ impl Object for RateLimit {
     }
 }
 
-/// `modelUsage`: what each model used, summed up. A model that stands twice counts twice, which no real stream has.
+/// `modelUsage`: what each model used, and the sum. A model that stands twice counts twice, which no real stream has.
 #[derive(Default)]
 struct Models {
     seen: bool,
     used: Usage,
+    by_model: BTreeMap<String, Usage>,
 }
 
 impl Object for Models {
-    fn field<'de, A: MapAccess<'de>>(&mut self, _: &str, map: &mut A) -> Result<(), A::Error> {
+    fn field<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         let Tolerant(model) = map.next_value::<Tolerant<ModelUsage>>()?;
-        let add = |sum: &mut u64, value: &Scalar| *sum = sum.saturating_add(value.count().unwrap_or(0));
-        add(&mut self.used.input, &model.input);
-        add(&mut self.used.output, &model.output);
-        add(&mut self.used.cache_read, &model.cache_read);
-        add(&mut self.used.cache_write, &model.cache_write);
+        let count = |value: &Scalar| value.count().unwrap_or(0);
+        let cost = model.cost.number().filter(|usd| *usd >= 0.0);
+        let one = Usage {
+            input: count(&model.input),
+            output: count(&model.output),
+            cache_read: count(&model.cache_read),
+            cache_write: count(&model.cache_write),
+            reasoning: 0,
+            cost: cost.map(|usd| Cost { usd, kind: CostKind::Estimated }),
+        };
+        self.used.add(&Usage { cost: None, ..one.clone() });
+        if self.by_model.len() < MAX_MODELS {
+            self.by_model.insert(cut(name, MAX_WORD), one);
+        }
         self.seen = true;
         Ok(())
     }
@@ -204,6 +202,7 @@ struct ModelUsage {
     output: Scalar,
     cache_read: Scalar,
     cache_write: Scalar,
+    cost: Scalar,
 }
 
 impl Object for ModelUsage {
@@ -213,6 +212,7 @@ impl Object for ModelUsage {
             "outputTokens" => self.output = map.next_value()?,
             "cacheReadInputTokens" => self.cache_read = map.next_value()?,
             "cacheCreationInputTokens" => self.cache_write = map.next_value()?,
+            "costUSD" => self.cost = map.next_value()?,
             _ => {
                 map.next_value::<serde::de::IgnoredAny>()?;
             }
@@ -241,15 +241,16 @@ fn word(value: &Scalar) -> Option<String> {
 }
 
 impl State {
-    fn line(&mut self, offset: u64, line: &Line<'_>, sink: &mut dyn FnMut(Event)) {
+    fn stdout_line(&mut self, offset: u64, line: &Line<'_>, sink: &mut dyn FnMut(Event)) {
+        let stream = Stream::Stdout;
         self.summary.lines += 1;
-        let Line::Whole(bytes) = line else { return sink(text_event(offset, line)) };
+        let Line::Whole(bytes) = line else { return sink(text_event(stream, offset, line)) };
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return;
         }
         match object::<Record>(&String::from_utf8_lossy(bytes)) {
-            Some(record) => self.record(record, &mut |kind| sink(Event { offset, kind })),
-            None => sink(text_event(offset, line)),
+            Some(record) => self.record(record, &mut |kind| sink(Event { stream, offset, kind })),
+            None => sink(text_event(stream, offset, line)),
         }
     }
 
@@ -376,7 +377,9 @@ impl State {
             let cost = cost.map(|usd| Cost { usd, kind: CostKind::Estimated });
             let usage = Usage { cost, ..models.used };
             summary.usage = Some(usage.clone());
-            emit(EventKind::Usage(usage));
+            summary.usage_scope = UsageScope::Process;
+            summary.models = models.by_model;
+            emit(EventKind::Usage { scope: UsageScope::Process, model: None, usage });
         }
         let refused = match summary.api_status {
             Some(429) if is_error => Some(LimitKind::Window),
@@ -395,7 +398,9 @@ fn tool_results(record: Record, emit: &mut dyn FnMut(EventKind)) {
     let Items::Objects(blocks) = record.message.0.content else { return };
     for block in blocks.into_iter().filter(|block| block.kind.text() == Some("tool_result")) {
         let id = word(&block.tool_use_id).unwrap_or_default();
-        emit(EventKind::ToolEnd { id, ok: !block.is_error.is_true(), exit: None });
+        let ok = !block.is_error.is_true();
+        let result = block.result.into_text().map(|text| cut(&text, MAX_TEXT));
+        emit(EventKind::ToolEnd { id, ok, exit: None, result });
     }
 }
 

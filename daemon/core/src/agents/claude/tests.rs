@@ -9,9 +9,11 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::agents::Stream;
 use crate::agents::tests::request;
 use crate::agents::{Agents, Event, EventKind, Host};
 use crate::config::{AgentConfig, Config};
+use crate::types::Timestamp;
 
 const STREAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/streams");
 
@@ -20,16 +22,23 @@ fn recorded(name: &str) -> Vec<u8> {
 }
 
 fn parse(chunks: &[&[u8]]) -> (Vec<Event>, StreamSummary) {
-    let (mut parser, mut events) = (stream::Parser::new(), Vec::new());
+    let (mut parser, mut events) = (Parser::new(stream::State::default()), Vec::new());
     for chunk in chunks {
-        parser.feed(chunk, &mut |event| events.push(event));
+        parser.feed(Stream::Stdout, chunk, &mut |event| events.push(event));
     }
     parser.finish(&mut |event| events.push(event));
     (events, parser.summary().clone())
 }
 
 fn natural(code: i32) -> ExitFacts {
-    ExitFacts { code: Some(code), signal: None, cause: EndCause::Natural, oom_kills: 0, stderr_tail: String::new() }
+    ExitFacts {
+        code: Some(code),
+        signal: None,
+        cause: EndCause::Natural,
+        oom_kills: 0,
+        stderr_tail: String::new(),
+        ended: Timestamp::UNIX_EPOCH,
+    }
 }
 
 /// An adapter whose program is a file in a folder of its own.
@@ -179,7 +188,7 @@ fn refusals_are_told_apart_from_failures() {
     // An answer that merely talks about limits is none; nor is one that came after a refused request.
     let fine = r#"{"type":"assistant","error":"rate_limit","message":{"content":[]}}
 {"type":"result","subtype":"success","is_error":false,"result":"You've hit your limit · resets 5pm"}"#;
-    assert_eq!(outcome(fine, 0), Classified { outcome: Outcome::Completed, summary: None });
+    assert_eq!(outcome(fine, 0), Classified { outcome: Outcome::Completed, summary: None, limit: None });
     // It calls it an error and exits with 0.
     assert_eq!(outcome(&result("null", "odd"), 0).outcome, Outcome::Failed);
     // The last word before it died was a refusal.
@@ -251,7 +260,7 @@ fn what_is_kept_of_an_agents_words_does_not_hold_its_key() {
     let line =
         r#"{"type":"result","subtype":"success","is_error":true,"api_error_status":401,"result":"bad sk-ant-api-1"}"#;
     let classified = adapter.classify(&natural(1), &parse(&[line.as_bytes()]).1);
-    assert_eq!(classified, Classified { outcome: Outcome::AuthFailed, summary: Some("bad ***".into()) });
+    assert_eq!((classified.outcome, classified.summary.as_deref()), (Outcome::AuthFailed, Some("bad ***")));
     let exit = ExitFacts { stderr_tail: "no sk-ant-api-1".into(), ..natural(1) };
     assert_eq!(adapter.classify(&exit, &StreamSummary::default()).summary.unwrap(), "exit code 1: no ***");
 }
