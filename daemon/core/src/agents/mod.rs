@@ -195,6 +195,14 @@ pub trait Adapter: Send + Sync + fmt::Debug {
     /// [`PrepareError::Token`].
     fn login(&self) -> Result<String, PrepareError>;
 
+    /// The account under which limits are kept: agents that share a login share it.
+    ///
+    /// # Errors
+    /// [`PrepareError::Token`].
+    fn account(&self) -> Result<String, PrepareError> {
+        Ok(format!("{}/{}", self.name(), self.login()?))
+    }
+
     /// The command of a run. Writes into the run's folder at most, and may be called again.
     ///
     /// # Errors

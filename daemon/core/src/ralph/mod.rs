@@ -10,7 +10,8 @@
 //!            ▲                    │ DONE is there                                │  │         ▲
 //!            │                    └───────────────► WaitingChildren ◄────────────┘  │         │
 //!            │                                        │ none lives, or time is up ──┼─────────┤
-//!            └───── Timer ──── Backoff ◄──────── no DONE, attempts left ────────────┘         │
+//!            ├───── Timer ──── Backoff ◄──────── no DONE, attempts left ────────────┤         │
+//!            └─ reset, lifted ─ WaitingLimit ◄── refused by a usage limit (or before a start) ┘         │
 //!                     any phase ─ Stop or Cancel ─► Stopping (while a run lives) ─────────────┘
 //! ```
 //!
@@ -20,6 +21,7 @@
 //! | state on disk | then |
 //! | --- | --- |
 //! | `queued`, `backoff`, no run | the task queues again, or waits for the rest of its pause |
+//! | `waiting_limit` | it waits on until the reset, a time of day, then goes on in the same attempt and session |
 //! | `running` with a run id, no trace of the run | it never started: the same attempt begins again, with the messages it was to carry |
 //! | `running` with a run id, run alive | the run is watched as if nothing had happened |
 //! | `running` with a run id, run ended | [`Event::RunEnded`] is delivered (again): every entry it posts has a key, so that none is posted twice |
@@ -36,5 +38,5 @@ mod tests;
 
 pub use outbox::{BusTarget, PostIntent};
 pub use policy::{BackoffPolicy, backoff_delay};
-pub use state::{Interruption, LastRun, LoopState, RunEnd};
+pub use state::{AccountLimit, Interruption, LastRun, LoopState, RunEnd, UNKNOWN_LIMIT_PAUSE};
 pub use step::{Context, DoneMarker, Effect, Event, step};

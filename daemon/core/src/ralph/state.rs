@@ -1,10 +1,12 @@
 //! The durable state of a loop.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::PostIntent;
-use crate::types::{End, MessageId, Outcome, Phase, RunId, StopIntent};
+use crate::types::{End, Limit, LimitKind, MessageId, Outcome, Phase, RunId, StopIntent};
 
 /// What `task.yaml` keeps of a loop. Everything else follows from it and from the files of its runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +41,9 @@ pub struct LoopState {
     /// Why no run could be started the last time, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// What the latest pause in [`Phase::WaitingLimit`] waits for, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<AccountLimit>,
     /// Until when `DONE` waits for children.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child_deadline: Option<Timestamp>,
@@ -81,6 +86,7 @@ impl LoopState {
             session: None,
             not_before: None,
             trouble: None,
+            limit: None,
             child_deadline: None,
             intent: None,
             end: None,
@@ -146,11 +152,52 @@ pub struct RunEnd {
     pub progressed: bool,
     /// It was cut from outside: the same attempt goes on.
     pub interruption: Option<Interruption>,
-    /// Time before which the vendor takes no more work.
-    pub retry_at: Option<Timestamp>,
+    /// What refused more work.
+    pub limit: Option<Limit>,
+    /// The account that refused it.
+    pub account: Option<String>,
     /// Last lines of standard error.
     pub stderr_tail: String,
 }
+
+/// An account that takes no more work for now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountLimit {
+    /// The account.
+    pub account: String,
+    /// What ran out.
+    pub kind: LimitKind,
+    /// When it is asked again.
+    pub until: Timestamp,
+    /// Whether the vendor named that time; else it is [`UNKNOWN_LIMIT_PAUSE`] after the refusal.
+    pub known: bool,
+}
+
+impl AccountLimit {
+    /// What a refusal at a time means for its account.
+    #[must_use]
+    pub fn new(account: String, limit: &Limit, now: Timestamp) -> Self {
+        let told = limit.resets_at.filter(|at| *at > now);
+        let until = told.unwrap_or_else(|| now.checked_add(UNKNOWN_LIMIT_PAUSE).unwrap_or(Timestamp::MAX));
+        Self { account, kind: limit.kind, until, known: told.is_some() }
+    }
+
+    /// For people: `window limit of claude/login until 2026-11-22T18:00:00Z`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        // Nobody plans by a fraction of a second.
+        let until = Timestamp::from_second(self.until.as_second()).unwrap_or(self.until);
+        let when = if self.known {
+            format!("until {until}")
+        } else {
+            format!("until a time that is not known; asked again at {until}")
+        };
+        format!("{} limit of the account {} {when}", self.kind.name(), self.account)
+    }
+}
+
+/// Pause after a usage limit whose end the vendor did not say.
+pub const UNKNOWN_LIMIT_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 /// What cut a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

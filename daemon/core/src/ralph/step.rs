@@ -4,13 +4,22 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{BackoffPolicy, BusTarget, Interruption, LastRun, LoopState, PostIntent, RunEnd, backoff_delay};
+use super::{
+    AccountLimit, BackoffPolicy, BusTarget, Interruption, LastRun, LoopState, PostIntent, RunEnd, backoff_delay,
+};
 use crate::types::{
-    ChildPolicy, End, EndReason, IntentKind, MessageId, Mode, Outcome, Phase, RunId, StopIntent, TaskKey, TaskSpec,
+    ChildPolicy, End, EndReason, IntentKind, Limit, LimitKind, LimitSource, MessageId, Mode, Outcome, Phase, RunId,
+    StopIntent, TaskKey, TaskSpec,
 };
 
-/// Pause after a usage limit whose end the vendor did not say.
-const UNKNOWN_LIMIT_PAUSE: Duration = Duration::from_secs(15 * 60);
+/// What is added to a reset at most, by chance: an account's tasks don't all ask in the same instant, and a clock that is
+/// a second ahead of the vendor's costs no second refusal.
+const RESET_SPREAD: Duration = Duration::from_secs(4);
+/// The least that is added to a reset.
+const RESET_MARGIN: Duration = Duration::from_secs(1);
+/// How often a wait for a reset looks at the clock. The reset is a time of day: a machine that slept, or whose clock was
+/// set, is at it sooner or later than a timer would say.
+const RESET_LOOK: Duration = Duration::from_secs(60);
 
 /// Ids of children that a message names at most, so that it stays readable.
 const NAMED_CHILDREN: usize = 20;
@@ -69,6 +78,13 @@ pub enum Event {
         /// Why.
         problem: String,
     },
+    /// The account takes no work for now: no run was made.
+    AccountLimited {
+        /// Until when.
+        limit: AccountLimit,
+    },
+    /// The account takes work again, or somebody wants to try.
+    LimitLifted,
     /// The agent was executed.
     Started {
         /// The run.
@@ -178,6 +194,10 @@ impl Step<'_> {
             (Event::Prepared { run, heard }, Phase::Starting) => self.prepared(run, heard),
             (Event::PrepareFailed { problem }, Phase::Starting) => self.needs_attention(&problem),
             (Event::StartFailed { problem }, Phase::Starting) => self.start_failed(&problem),
+            (Event::AccountLimited { limit }, Phase::Starting) => {
+                self.effects.push(Effect::ReleaseSlot);
+                self.wait_for_reset(limit);
+            }
             (Event::Started { run }, Phase::Running | Phase::Stopping) if self.state.run.as_ref() == Some(&run) => {
                 self.release_start_notes();
                 self.effects.push(Effect::Deliver);
@@ -188,6 +208,14 @@ impl Step<'_> {
                 self.run_ended(*end);
             }
             (Event::Timer, Phase::Backoff) => self.queue(),
+            (Event::Timer, Phase::WaitingLimit) => match self.state.not_before {
+                Some(at) if at > self.cx.now => self.arm_reset(at),
+                _ => self.queue(),
+            },
+            (Event::LimitLifted, Phase::WaitingLimit) => {
+                self.effects.push(Effect::Disarm);
+                self.queue();
+            }
             (Event::Timer, Phase::WaitingChildren) => self.child_timeout(),
             (Event::Children { live }, Phase::WaitingChildren) => self.children(&live),
             _ => {}
@@ -219,6 +247,7 @@ impl Step<'_> {
                 let rest = self.state.not_before.map_or(Duration::ZERO, |at| until(self.cx.now, at));
                 self.effects.push(Effect::Arm(rest.min(self.longest_pause())));
             }
+            Phase::WaitingLimit => self.arm_reset(self.state.not_before.unwrap_or(self.cx.now)),
             Phase::WaitingChildren => {
                 self.arm_child_deadline();
                 self.effects.push(Effect::WatchChildren);
@@ -266,6 +295,7 @@ impl Step<'_> {
         self.state.heard = heard.or_else(|| self.state.heard.clone());
         self.state.not_before = None;
         self.state.trouble = None;
+        self.state.limit = None;
         self.state.phase = Phase::Running;
         let restart = self.state.attempt - 1;
         let verb = if continuing { "continuing" } else { "starting" };
@@ -304,18 +334,22 @@ impl Step<'_> {
         self.post_run_end(&end);
         let cut = end.interruption.is_some() || self.state.interrupting;
         let limited = end.last.outcome == Outcome::UsageLimited;
-        self.state.continue_attempt = cut || limited;
-        self.state.session = end.session.filter(|_| cut || limited).or_else(|| {
+        // An outage is nobody's attempt: it goes on when the service does.
+        let outage = !cut && end.limit.as_ref().is_some_and(|limit| limit.kind == LimitKind::Overload);
+        self.state.continue_attempt = cut || limited || outage;
+        self.state.session = end.session.filter(|_| cut || limited || outage).or_else(|| {
             // A run that never started leaves the session of the run before it.
             self.state.session.take().filter(|_| end.interruption == Some(Interruption::NeverStarted))
         });
         if end.interruption == Some(Interruption::NeverStarted) {
             self.state.heard = self.state.heard_before.take();
         }
+        self.state.limit = None;
         if limited {
-            self.state.not_before = Some(
-                end.retry_at.filter(|at| *at > self.cx.now).unwrap_or_else(|| later(self.cx.now, UNKNOWN_LIMIT_PAUSE)),
-            );
+            // A run of an older version says no more than that it was limited.
+            let unknown = Limit { kind: LimitKind::Window, resets_at: None, source: LimitSource::Text };
+            let account = end.account.unwrap_or_else(|| self.cx.spec.agent.clone());
+            self.state.limit = Some(AccountLimit::new(account, &end.limit.unwrap_or(unknown), self.cx.now));
         }
         let never_started = end.interruption == Some(Interruption::NeverStarted);
         let crashed = !cut
@@ -329,7 +363,7 @@ impl Step<'_> {
                     | Outcome::LogLimit
                     | Outcome::Lost
             );
-        if end.progressed || end.last.outcome == Outcome::Completed {
+        if (end.progressed && !outage) || end.last.outcome == Outcome::Completed {
             self.state.crashes = 0;
         }
         if crashed || never_started {
@@ -360,8 +394,10 @@ impl Step<'_> {
 
     /// Whether even a single job goes on: its run was cut by something that was no answer to it.
     fn runs_again(&self) -> bool {
-        let answered =
-            matches!(self.state.last.as_ref().map(|last| last.outcome), Some(Outcome::UsageLimited | Outcome::Stopped));
+        let answered = matches!(
+            self.state.last.as_ref().map(|last| last.outcome),
+            Some(Outcome::UsageLimited | Outcome::Stopped | Outcome::Failed)
+        );
         self.state.continue_attempt && (self.state.interrupting || !answered)
     }
 
@@ -390,8 +426,8 @@ impl Step<'_> {
         if self.state.used >= self.cx.spec.max_restarts && !self.state.continue_attempt {
             return self.out_of_attempts();
         }
-        if let Some(at) = self.state.not_before.filter(|_| outcome == Some(Outcome::UsageLimited)) {
-            return self.pause(until(self.cx.now, at));
+        if let Some(limit) = self.state.limit.take().filter(|_| outcome == Some(Outcome::UsageLimited)) {
+            return self.wait_for_reset(limit);
         }
         let delay = if self.state.crashes > 0 {
             backoff_delay(self.cx.backoff, self.state.crashes, self.cx.spec.restart_delay, self.cx.jitter)
@@ -399,6 +435,25 @@ impl Step<'_> {
             self.cx.spec.restart_delay
         };
         self.pause(delay);
+    }
+
+    fn wait_for_reset(&mut self, limit: AccountLimit) {
+        let body = format!("waiting for a usage limit: {}", limit.describe());
+        let key = format!("limit:{}:{}:{}", self.state.attempt, self.state.ends, limit.until.as_millisecond());
+        if !self.state.outbox.iter().any(|entry| entry.key == key) {
+            self.note(&key, "INFO", body, None);
+        }
+        let spread = RESET_MARGIN + RESET_SPREAD.mul_f64(self.cx.jitter.clamp(0.0, 1.0));
+        let at = later(limit.until, spread);
+        self.state.phase = Phase::WaitingLimit;
+        self.state.not_before = Some(at);
+        self.state.limit = Some(limit);
+        self.effects.extend([Effect::Persist, Effect::Deliver]);
+        self.arm_reset(at);
+    }
+
+    fn arm_reset(&mut self, at: Timestamp) {
+        self.effects.push(Effect::Arm(until(self.cx.now, at).min(RESET_LOOK)));
     }
 
     fn pause(&mut self, delay: Duration) {
@@ -528,6 +583,7 @@ impl Step<'_> {
         self.state.used = 0;
         self.state.crashes = 0;
         self.state.not_before = None;
+        self.state.limit = None;
         self.state.child_deadline = None;
         self.state.phase = Phase::Queued;
         self.effects.extend([Effect::SetDoneAside, Effect::Persist, Effect::Deliver, Effect::RequestSlot]);

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::types::{
-    ChildPolicy, EndReason, ExitPolicy, IntentKind, Mode, Outcome, Phase, RunId, StopIntent, TaskKey, TaskSpec,
+    ChildPolicy, EndReason, ExitPolicy, IntentKind, Limit, LimitKind, LimitSource, Mode, Outcome, Phase, RunId,
+    StopIntent, TaskKey, TaskSpec,
 };
 
 fn spec(max_restarts: u32) -> TaskSpec {
@@ -48,13 +49,15 @@ struct Driver {
     /// The state as the last `Persist` wrote it.
     disk: LoopState,
     runs: u32,
+    /// What the next run is refused for.
+    limit: Option<Limit>,
 }
 
 impl Driver {
     fn new(spec: TaskSpec) -> Self {
         let state = LoopState::new(1);
         let now = "2026-01-01T00:00:00Z".parse().expect("time");
-        Self { disk: state.clone(), state, spec, key: key(), now, effects: Vec::new(), runs: 0 }
+        Self { disk: state.clone(), state, spec, key: key(), now, effects: Vec::new(), runs: 0, limit: None }
     }
 
     fn send(&mut self, event: Event) -> &[Effect] {
@@ -101,7 +104,8 @@ impl Driver {
             session: Some("s".into()),
             progressed: false,
             interruption,
-            retry_at: None,
+            limit: self.limit.clone(),
+            account: Some("claude/login".into()),
             stderr_tail: "boom".into(),
         };
         self.send(Event::RunEnded(Box::new(end)));
@@ -242,10 +246,76 @@ fn a_reboot_and_a_usage_limit_continue_the_same_attempt_in_its_session() {
     d.send(Event::Timer);
     d.attempt(Outcome::UsageLimited, Some(1), DoneMarker::Absent);
     assert_eq!((d.state.attempt, d.state.used), (1, 1));
-    assert_eq!(d.pause(), Some(Duration::from_secs(900)));
+    assert_eq!(d.state.phase, Phase::WaitingLimit);
+    let at = d.state.not_before.expect("a time");
+    assert_eq!(at.duration_since(d.now).as_secs(), 905, "15 minutes, as the reset is not known, and the spread");
+    // The clock is looked at once a minute, and nothing happens before its time.
+    assert_eq!(d.pause(), Some(Duration::from_secs(60)));
     d.send(Event::Timer);
+    assert_eq!((d.state.phase, d.pause()), (Phase::WaitingLimit, Some(Duration::from_secs(60))));
+    d.now = at;
+    d.send(Event::Timer);
+    assert_eq!(d.effects, [Effect::RequestSlot]);
     d.attempt(Outcome::Completed, Some(0), DoneMarker::Absent);
     assert_eq!(d.reason(), Some(EndReason::MaxRestarts), "an ordinary exit does count");
+}
+
+fn account_limit(until: &str) -> AccountLimit {
+    let until = until.parse().expect("time");
+    AccountLimit { account: "claude/login".into(), kind: LimitKind::Window, until, known: true }
+}
+
+#[test]
+fn a_known_reset_is_waited_for_across_a_restart_and_can_be_tried_at_once() {
+    let mut d = Driver::new(spec(1));
+    d.send(Event::Begin);
+    let reset = "2026-01-01T05:00:00Z".parse().expect("time");
+    d.limit = Some(Limit { kind: LimitKind::Window, resets_at: Some(reset), source: LimitSource::Json });
+    d.attempt(Outcome::UsageLimited, Some(1), DoneMarker::Absent);
+    assert!(
+        d.posted("INFO")
+            .iter()
+            .any(|body| body.contains("window limit of the account claude/login until 2026-01-01T05:00:00Z"))
+    );
+    // conductord is killed; five hours later it starts again.
+    d.state = d.disk.clone();
+    d.send(Event::Begin);
+    assert_eq!(d.pause(), Some(Duration::from_secs(60)));
+    d.now = "2026-01-01T05:00:06Z".parse().expect("time");
+    d.send(Event::Begin);
+    assert_eq!(d.pause(), Some(Duration::ZERO));
+    d.send(Event::LimitLifted);
+    assert_eq!(d.effects, [Effect::Disarm, Effect::RequestSlot]);
+    assert_eq!((d.state.session.as_deref(), d.state.continue_attempt), (Some("s"), true));
+}
+
+#[test]
+fn an_account_that_takes_no_work_makes_no_run_and_costs_no_attempt() {
+    let mut d = Driver::new(spec(1));
+    d.send(Event::Begin);
+    d.send(Event::SlotGranted);
+    d.send(Event::Checked(DoneMarker::Absent));
+    d.send(Event::AccountLimited { limit: account_limit("2026-01-01T01:00:00Z") });
+    assert_eq!((d.state.phase, d.state.attempt, d.state.used), (Phase::WaitingLimit, 0, 0));
+    assert_eq!(d.effects[0], Effect::ReleaseSlot);
+    // A stop ends the wait at once.
+    d.send(Event::StopAsked { intent: intent(IntentKind::Stop) });
+    assert_eq!(d.reason(), Some(EndReason::Stopped));
+}
+
+#[test]
+fn an_outage_backs_off_and_costs_no_attempt_and_a_login_problem_needs_a_person() {
+    let mut d = Driver::new(spec(1));
+    d.send(Event::Begin);
+    d.limit = Some(Limit { kind: LimitKind::Overload, resets_at: None, source: LimitSource::Json });
+    for seconds in [1, 2, 4] {
+        d.attempt(Outcome::Failed, Some(1), DoneMarker::Absent);
+        assert_eq!((d.state.phase, d.state.used, d.pause()), (Phase::Backoff, 1, Some(Duration::from_secs(seconds))));
+        d.send(Event::Timer);
+    }
+    d.limit = None;
+    d.attempt(Outcome::AuthFailed, Some(1), DoneMarker::Absent);
+    assert_eq!(d.reason(), Some(EndReason::NeedsAttention));
 }
 
 #[test]
@@ -382,7 +452,8 @@ fn arbitrary_event() -> impl Strategy<Value = Event> {
         Just(Outcome::Stopped),
         Just(Outcome::UsageLimited),
         Just(Outcome::SpawnFailed),
-        Just(Outcome::Lost)
+        Just(Outcome::Lost),
+        Just(Outcome::AuthFailed)
     ];
     let cut = prop_oneof![Just(None), Just(Some(Interruption::NeverStarted)), Just(Some(Interruption::Asked))];
     prop_oneof![
@@ -401,11 +472,14 @@ fn arbitrary_event() -> impl Strategy<Value = Event> {
                 session: None,
                 progressed: false,
                 interruption,
-                retry_at: None,
+                limit: None,
+                account: None,
                 stderr_tail,
             }))
         }),
         Just(Event::Timer),
+        Just(Event::AccountLimited { limit: account_limit("1970-01-01T05:00:00Z") }),
+        Just(Event::LimitLifted),
         (0usize..3).prop_map(|n| Event::Children { live: vec!["c".into(); n] }),
         Just(Event::StopAsked { intent: intent(IntentKind::Stop) }),
         Just(Event::StopAsked { intent: intent(IntentKind::Cancel) }),

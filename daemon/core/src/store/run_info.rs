@@ -6,6 +6,7 @@
 mod emit;
 mod fields;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 use super::root::run_rel;
 use super::yaml::{self, YamlError};
 use super::{Root, StoreError};
-use crate::types::{Limits, Outcome, Ownership, RunId, RunInfo, RunKey, RunStatus, Straggler, Usage};
+use crate::types::{Limit, Limits, Outcome, Ownership, RunId, RunInfo, RunKey, RunStatus, Straggler, Usage};
 
 use fields::Fields;
 
@@ -131,6 +132,10 @@ fn blank(key: &RunKey) -> RunInfo {
         session_id: None,
         model: None,
         usage: None,
+        models: BTreeMap::new(),
+        thread_usage: None,
+        limit: None,
+        account: None,
         login: None,
         program: None,
         limits: Limits::default(),
@@ -200,6 +205,10 @@ fn fill(mut info: RunInfo, fields: &mut Fields<'_>) -> Result<RunInfo, YamlError
     info.session_id = fields.text("session_id")?;
     info.model = fields.text("model")?;
     info.usage = fields.nested::<Usage>("usage")?;
+    info.models = fields.nested("models")?.unwrap_or_default();
+    info.thread_usage = fields.nested::<Usage>("thread_usage")?;
+    info.limit = fields.nested::<Limit>("limit")?;
+    info.account = fields.text("account")?;
     info.login = fields.text("login")?;
     info.program = fields.text("program")?;
     info.limits = fields.nested::<Limits>("limits")?.unwrap_or_default();

@@ -338,6 +338,14 @@ impl Dispatcher {
                     self.stop_children(key, &intent);
                 }
             }
+            Command::Resume { request } if phase == Phase::WaitingLimit => {
+                if let Some(limit) = &entry.file.state.limit {
+                    self.shared.accounts.clear(&limit.account);
+                    let shared = Arc::clone(&self.shared);
+                    tokio::task::spawn_blocking(move || shared.accounts.save());
+                }
+                self.apply(key, Event::LimitLifted, Asked { reply: Some(reply), request });
+            }
             Command::Resume { .. } if phase != Phase::Finished => {
                 let text = format!("the task {key} is {}; only one that has ended can be resumed", phase.name());
                 let _ = reply.send(Err(CommandError::WrongState(text)));

@@ -14,7 +14,7 @@ use crate::config::AgentKind;
 use crate::ralph::{Interruption, LastRun, RunEnd};
 use crate::runner::{Cut, RunFinish};
 use crate::store::{self, StoreError};
-use crate::types::{Limit, Outcome, RunInfo, RunStatus, Straggler, Timestamp};
+use crate::types::{Outcome, RunInfo, RunStatus, Straggler, Timestamp, UsageScope};
 
 /// Lines of standard error that an entry on the bus carries (as in conductor-loop).
 const TAIL_LINES: usize = 50;
@@ -59,7 +59,8 @@ pub(super) fn finalize(shared: &Shared, info: &RunInfo, finish: &RunFinish) -> R
     record.error_summary = judged.summary;
     record.session_id = summary.session.clone().or(record.session_id);
     record.model = summary.model.clone().or(record.model);
-    record.usage = summary.usage.clone().or(record.usage);
+    record.limit = judged.limit;
+    account_for(shared, &mut record, &summary);
     if !matches!(finish, RunFinish::NeverStarted) {
         let answer = adapter.as_deref().and_then(|adapter| adapter.final_answer(&summary));
         let stdout = record.stdout_path.clone().unwrap_or_default();
@@ -69,8 +70,29 @@ pub(super) fn finalize(shared: &Shared, info: &RunInfo, finish: &RunFinish) -> R
     }
     store::run_info::write(&shared.root, &record)?;
     point("daemon.exit.after_run_info", &folder)?;
-    let end = run_end(&record, finish, &summary, judged.limit, tail);
+    shared.accounts.note(&record);
+    let end = run_end(&record, finish, &summary, tail);
     Ok((record, end))
+}
+
+/// Tokens and cost of this run alone. A vendor that counts a whole thread is charged with what came on top of the latest
+/// earlier run of that thread.
+fn account_for(shared: &Shared, record: &mut RunInfo, summary: &StreamSummary) {
+    let Some(seen) = summary.usage.clone() else { return };
+    record.models = summary.models.clone();
+    if summary.usage_scope != UsageScope::Thread {
+        record.usage = Some(seen);
+        return;
+    }
+    let earlier = record.session_id.as_ref().and_then(|session| {
+        let runs = shared.catalog.runs_of(&record.key().task);
+        let same = |run: &&std::sync::Arc<RunInfo>| {
+            run.run_id != record.run_id && run.agent == record.agent && run.session_id.as_ref() == Some(session)
+        };
+        runs.iter().rev().filter(same).find_map(|run| run.thread_usage.clone())
+    });
+    record.usage = Some(earlier.map_or_else(|| seen.clone(), |earlier| seen.since(&earlier)));
+    record.thread_usage = Some(seen);
 }
 
 fn point(name: &'static str, folder: &Path) -> Result<(), StoreError> {
@@ -79,6 +101,7 @@ fn point(name: &'static str, folder: &Path) -> Result<(), StoreError> {
 
 /// What the loop needs of a run whose end is in its record already: recovery found it so.
 pub(super) fn recorded_end(shared: &Shared, info: &RunInfo) -> RunEnd {
+    shared.accounts.note(info);
     let outcome = info.outcome.unwrap_or(Outcome::Lost);
     let interruption = match outcome {
         Outcome::Stopped => Some(Interruption::Asked),
@@ -93,18 +116,13 @@ pub(super) fn recorded_end(shared: &Shared, info: &RunInfo) -> RunEnd {
         session: info.session_id.clone(),
         progressed: outcome == Outcome::Completed,
         interruption,
-        retry_at: None,
+        limit: info.limit.clone(),
+        account: info.account.clone(),
         stderr_tail: stderr_tail(shared.agents().get(&info.agent).map(|adapter| &**adapter), info),
     }
 }
 
-fn run_end(
-    record: &RunInfo,
-    finish: &RunFinish,
-    summary: &StreamSummary,
-    limit: Option<Limit>,
-    stderr_tail: String,
-) -> RunEnd {
+fn run_end(record: &RunInfo, finish: &RunFinish, summary: &StreamSummary, stderr_tail: String) -> RunEnd {
     let outcome = record.outcome.unwrap_or(Outcome::Lost);
     let interruption = match finish {
         RunFinish::NeverStarted => Some(Interruption::NeverStarted),
@@ -117,7 +135,8 @@ fn run_end(
         session: record.session_id.clone(),
         progressed: outcome == Outcome::Completed || summary.answer.is_some(),
         interruption,
-        retry_at: limit.and_then(|limit| limit.resets_at),
+        limit: record.limit.clone(),
+        account: record.account.clone(),
         stderr_tail,
     }
 }
@@ -251,6 +270,6 @@ pub(super) fn unrecorded(info: &RunInfo, error: &StoreError) -> (RunInfo, RunEnd
     record.status = RunStatus::Unknown;
     record.error_summary = Some(format!("its folder was removed: {error}"));
     let finish = RunFinish::Lost(record.error_summary.clone().unwrap_or_default());
-    let end = run_end(&record, &finish, &StreamSummary::default(), None, String::new());
+    let end = run_end(&record, &finish, &StreamSummary::default(), String::new());
     (record, end)
 }

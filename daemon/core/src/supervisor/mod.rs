@@ -9,11 +9,13 @@
 //! | `submit` | a new task, whole or not at all |
 //! | `tasks`, `projects` | the commands |
 //! | `recover` | what a start of conductord finds |
+//! | `accounts` | which accounts take no work for now |
 //! | `queue` | slots, and who waits for one |
 //! | `tokens`, `origin` | which run a call comes from |
 //!
 //! All futures here are cancel-safe: a caller that goes away neither undoes nor halves what it asked for.
 
+mod accounts;
 mod command;
 mod deletions;
 mod dispatch;
@@ -48,11 +50,13 @@ use crate::runner::Runner;
 use crate::store::{Catalog, IdSource, Root, StoreError};
 use crate::types::{RunKey, RunStatus, TaskKey, Timestamp};
 
+pub use accounts::AccountTrouble;
 pub use command::{Caller, CommandError, MAX_PROMPT, MAX_REQUEST_ID, ResumeRequest, SpecDraft, StopRequest, Submit};
 pub use inspect::{AgentInfo, ProcessInfo};
 pub use origin::Belonging;
 pub use recover::RecoverySummary;
 
+use accounts::Accounts;
 use deletions::Deletions;
 use dispatch::{Dispatcher, Gauges, Message};
 use recover::Recovered;
@@ -144,6 +148,7 @@ impl Supervisor {
         let runner = Runner::new(options.shim, use_cgroup, root.path()).map_err(io("prepare for runs"))?;
         let tokens = Tokens::open(&root.conductor_file("secret")).map_err(io("read the root's secret"))?;
         let shared = Arc::new(Shared::new(Parts {
+            accounts: Accounts::open(root.conductor_file("accounts.yaml")),
             catalog: Catalog::new(epoch),
             buses: BusHub::new(bus_options(&options.config.bus)),
             ids: IdSource::new(Arc::new(Timestamp::now), std::process::id()),

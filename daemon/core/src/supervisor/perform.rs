@@ -242,7 +242,8 @@ fn launch_failed(key: &RunKey, info: &RunInfo, error: &LaunchError) -> Event {
         session: info.session_id.clone(),
         progressed: false,
         interruption: Some(Interruption::NeverStarted),
-        retry_at: None,
+        limit: None,
+        account: info.account.clone(),
         stderr_tail: String::new(),
     }))
 }

@@ -1,6 +1,7 @@
 //! Making a run ready: its folder, its prompt, its command. Nothing of it is started, and nothing durable refers to it
 //! yet: a crash leaves a folder without `run-info.yaml`, which recovery removes.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::record::File;
 use super::shared::Shared;
 use crate::agents::{RunRequest, prompt};
 use crate::bus::BusError;
-use crate::ralph::Event;
+use crate::ralph::{AccountLimit, Event};
 use crate::runner::{LaunchPlan, Secrets};
 use crate::store::StoreError;
 use crate::types::{ExitPolicy, Limits, Message, MessageId, Ownership, RunInfo, RunKey, RunStatus, TaskKey, Timestamp};
@@ -30,6 +31,8 @@ enum Unready {
     Attention(String),
     /// It may work later.
     Later(String),
+    /// Its account takes no more work for now.
+    Limited(AccountLimit),
 }
 
 impl From<StoreError> for Unready {
@@ -56,6 +59,7 @@ pub(super) async fn prepare(shared: &Arc<Shared>, file: &File) -> (Event, Option
         Ok((plan, heard)) => (Event::Prepared { run: plan.key.run.clone(), heard }, Some(plan)),
         Err(Unready::Attention(problem)) => (Event::PrepareFailed { problem }, None),
         Err(Unready::Later(problem)) => (Event::StartFailed { problem }, None),
+        Err(Unready::Limited(limit)) => (Event::AccountLimited { limit }, None),
     }
 }
 
@@ -111,6 +115,10 @@ fn build(shared: &Shared, file: &File, messages: &[Message]) -> Result<LaunchPla
     };
     // Before the run has a folder: a missing program makes no run.
     adapter.program().map_err(|error| Unready::Attention(error.to_string()))?;
+    let account = adapter.account().map_err(|error| Unready::Attention(error.to_string()))?;
+    if let Some(limit) = shared.accounts.limited(&account, Timestamp::now()) {
+        return Err(Unready::Limited(limit));
+    }
     let cwd = PathBuf::from(&spec.cwd);
     if !cwd.is_dir() {
         return Err(Unready::Attention(format!("the working folder {} does not exist; make it", cwd.display())));
@@ -185,6 +193,10 @@ fn build(shared: &Shared, file: &File, messages: &[Message]) -> Result<LaunchPla
         session_id: request.resume_session.clone(),
         model: command.model.clone(),
         usage: None,
+        models: BTreeMap::new(),
+        thread_usage: None,
+        limit: None,
+        account: Some(account),
         login: Some(command.login.clone()),
         program: Some(command.program.display().to_string()),
         limits,

@@ -20,7 +20,7 @@ pub(super) fn task(file: &File, now: Timestamp) -> TaskRecord {
     record.current_run = state.run.clone();
     record.previous_run = state.last.as_ref().map(|last| last.run.clone());
     record.parent = file.spec.parent.clone();
-    record.next_attempt = state.not_before.filter(|_| state.phase == Phase::Backoff);
+    record.next_attempt = state.not_before.filter(|_| matches!(state.phase, Phase::Backoff | Phase::WaitingLimit));
     record.updated = now;
     record
 }
@@ -41,6 +41,14 @@ fn why(file: &File) -> String {
             let reason = state.trouble.clone().or(last).unwrap_or_else(|| "it pauses".to_owned());
             format!("{reason}; the next attempt comes by itself")
         }
+        Phase::WaitingLimit => match &state.limit {
+            Some(limit) => format!(
+                "{}; it goes on by itself, `conductorctl task resume {}` tries at once",
+                limit.describe(),
+                file.task_id
+            ),
+            None => "it waits for a usage limit".to_owned(),
+        },
         Phase::WaitingChildren => "DONE is there; it waits for tasks that it started".to_owned(),
         Phase::Stopping => match &state.intent {
             Some(intent) => format!("{} asked to end it; its run is being ended", intent.who),

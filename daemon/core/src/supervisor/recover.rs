@@ -290,7 +290,8 @@ fn never_made(run: RunId) -> Event {
         session: None,
         progressed: false,
         interruption: Some(Interruption::NeverStarted),
-        retry_at: None,
+        limit: None,
+        account: None,
         stderr_tail: String::new(),
     }))
 }

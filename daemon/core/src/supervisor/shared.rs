@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::accounts::Accounts;
 use super::tokens::Tokens;
 use crate::agents::{Agents, Host};
 use crate::bus::{Bus, BusHub, BusOptions};
@@ -15,6 +16,7 @@ use crate::types::{RunKey, TaskKey};
 /// Handles; shared by the dispatcher, the performers and the callers.
 pub(super) struct Shared {
     pub(super) root: Root,
+    pub(super) accounts: Accounts,
     pub(super) catalog: Catalog,
     pub(super) buses: BusHub,
     pub(super) runner: Runner,
@@ -34,6 +36,7 @@ struct Settings {
 /// The handles that a [`Shared`] is made of.
 pub(super) struct Parts {
     pub(super) root: Root,
+    pub(super) accounts: Accounts,
     pub(super) catalog: Catalog,
     pub(super) buses: BusHub,
     pub(super) runner: Runner,
@@ -49,6 +52,7 @@ impl Shared {
         let agents = Arc::new(Agents::new(&parts.config, &host));
         Self {
             root: parts.root,
+            accounts: parts.accounts,
             catalog: parts.catalog,
             buses: parts.buses,
             runner: parts.runner,

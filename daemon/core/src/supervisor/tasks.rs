@@ -149,10 +149,11 @@ impl Supervisor {
             return Err(CommandError::field("adopt_spec", "the task is ours already; its spec is fixed"));
         }
         let record = self.own_task(key)?;
-        if record.is_active() {
+        // One that waits for a usage limit may be told to try now.
+        if record.is_active() && record.phase != Some(crate::types::Phase::WaitingLimit) {
             let phase = record.state_name();
             return Err(CommandError::WrongState(format!(
-                "the task {key} is {phase}; only one that has ended can be resumed"
+                "the task {key} is {phase}; only one that has ended, or waits for a usage limit, can be resumed"
             )));
         }
         if record.end.as_ref().is_some_and(|end| end.reason == crate::types::EndReason::Cancelled) {

@@ -1,5 +1,6 @@
 //! One execution of one agent.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -137,8 +138,17 @@ pub struct RunInfo {
     pub session_id: Option<String>,
     /// The model that answered.
     pub model: Option<String>,
-    /// Tokens and cost; `None` if the vendor did not say.
+    /// Tokens and cost of this run; `None` if the vendor did not say.
     pub usage: Option<Usage>,
+    /// The same by model, where the vendor tells them apart.
+    pub models: BTreeMap<String, Usage>,
+    /// Reading of the vendor's counter of the whole thread at the end of this run, where it counts so: the next run of
+    /// that session is charged with what comes on top.
+    pub thread_usage: Option<Usage>,
+    /// What refused more work and so ended it.
+    pub limit: Option<Limit>,
+    /// The account that it used, under which limits are kept.
+    pub account: Option<String>,
     /// Login or key that the agent used, for people: `login`, `key from token_file`.
     pub login: Option<String>,
     /// Absolute path of the program.

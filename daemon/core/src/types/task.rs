@@ -111,6 +111,8 @@ pub enum Phase {
     Running,
     /// It waits for the time of its next attempt.
     Backoff,
+    /// It waits until its account takes work again.
+    WaitingLimit,
     /// `DONE` is there; children still live.
     WaitingChildren,
     /// Its run is being ended.
@@ -128,6 +130,7 @@ impl Phase {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Backoff => "backoff",
+            Self::WaitingLimit => "waiting_limit",
             Self::WaitingChildren => "waiting_children",
             Self::Stopping => "stopping",
             Self::Finished => "finished",

@@ -82,6 +82,16 @@ fn ours(out: &mut Text, info: &RunInfo) {
     if let Some(usage) = &info.usage {
         out.json("usage", usage);
     }
+    if !info.models.is_empty() {
+        out.json("models", &info.models);
+    }
+    if let Some(usage) = &info.thread_usage {
+        out.json("thread_usage", usage);
+    }
+    if let Some(limit) = &info.limit {
+        out.json("limit", limit);
+    }
+    out.set("account", info.account.as_deref());
     out.set("login", info.login.as_deref());
     out.set("program", info.program.as_deref());
     if info.limits != Limits::default() {
