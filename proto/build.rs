@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "bus_service",
         "watch_service",
         "agent_service",
+        "usage_service",
         "daemon_service",
     ];
     let mut compiler = protox::Compiler::new(["."])?;

@@ -10,6 +10,7 @@ use conductor_proto::v1::daemon_service_client::DaemonServiceClient;
 use conductor_proto::v1::project_service_client::ProjectServiceClient;
 use conductor_proto::v1::run_service_client::RunServiceClient;
 use conductor_proto::v1::task_service_client::TaskServiceClient;
+use conductor_proto::v1::usage_service_client::UsageServiceClient;
 use conductor_proto::v1::watch_service_client::WatchServiceClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -109,6 +110,10 @@ impl Daemon {
 
     pub(crate) fn agents(&self) -> AgentServiceClient<Way> {
         AgentServiceClient::new(self.way()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    pub(crate) fn usage(&self) -> UsageServiceClient<Way> {
+        UsageServiceClient::new(self.way()).max_decoding_message_size(MAX_MESSAGE)
     }
 
     pub(crate) fn daemon(&self) -> DaemonServiceClient<Way> {

@@ -6,6 +6,7 @@ mod project;
 mod run;
 mod submit;
 mod task;
+mod usage;
 mod values;
 
 use std::path::PathBuf;
@@ -21,7 +22,8 @@ pub use submit::{ChildPolicyArg, ExitPolicyArg, PromptArgs, SpecArgs, Start, Sub
 pub use task::{
     PhaseArg, Say, Stop, TaskCancel, TaskCommand, TaskDelete, TaskList, TaskName, TaskResume, TaskShow, TaskStop, Wait,
 };
-pub use values::{bytes, duration};
+pub use usage::{Usage, UsageBy};
+pub use values::{bytes, duration, moment};
 
 /// How long a follower waits for a daemon that has gone: longer than a restart of a machine's services takes.
 pub const DEFAULT_RECONNECT: &str = "60s";
@@ -122,6 +124,8 @@ pub enum Command {
     /// Works with projects
     #[command(subcommand, after_help = "Example: conductorctl project list")]
     Project(ProjectCommand),
+    /// Adds up what agents used: tokens and cost
+    Usage(Usage),
     /// Shows the agents
     #[command(subcommand, after_help = "Example: conductorctl agent list --probe")]
     Agent(AgentCommand),

@@ -52,7 +52,7 @@ pub struct TaskList {
     /// Only of this project
     #[arg(short, long, value_name = "PROJECT", add = crate::completion::projects())]
     pub project: Option<String>,
-    /// Only in this phase: queued, starting, running, backoff, waiting_children, stopping or finished; may be repeated
+    /// Only in this phase: queued, starting, running, backoff, waiting_limit, waiting_children, stopping or finished; may be repeated
     #[arg(long, value_enum, hide_possible_values = true, value_name = "PHASE")]
     pub phase: Vec<PhaseArg>,
     /// Only of this agent
@@ -81,6 +81,8 @@ pub enum PhaseArg {
     Running,
     /// Waits for its next attempt
     Backoff,
+    /// Waits until its account takes work again
+    WaitingLimit,
     /// Done, but for its children
     WaitingChildren,
     /// Its run is being ended

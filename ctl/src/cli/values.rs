@@ -38,6 +38,23 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
+/// Parses a point in time: `2026-11-22`, `2026-11-22T15:00:00Z`, or `7d` for so long ago.
+///
+/// # Errors
+/// A sentence for the person who typed it.
+pub fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    const HELP: &str =
+        "expected a day such as 2026-11-22, a time such as 2026-11-22T15:00:00Z, or how long ago, such as 7d";
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(time);
+    }
+    if let Ok(day) = text.parse::<jiff::civil::Date>() {
+        return day.to_zoned(jiff::tz::TimeZone::UTC).map(|zoned| zoned.timestamp()).map_err(|error| error.to_string());
+    }
+    let ago = duration(text).map_err(|_| HELP)?;
+    jiff::Timestamp::now().checked_sub(ago).map_err(|error| error.to_string())
+}
+
 /// Parses `0`, `4096`, `64KiB`, `512MiB`, `2GiB`, `10MB`.
 ///
 /// # Errors

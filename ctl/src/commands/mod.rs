@@ -19,6 +19,7 @@ mod stop;
 mod task;
 mod top;
 mod tree;
+mod usage;
 mod version;
 mod wait;
 
@@ -98,6 +99,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Run(command) => Box::pin(run::run(context, command)).await,
         Command::Bus(command) => Box::pin(bus::run(context, command)).await,
         Command::Project(command) => Box::pin(project::run(context, command)).await,
+        Command::Usage(args) => Box::pin(usage::run(context, &args)).await,
         Command::Agent(command) => Box::pin(agent::run(context, command)).await,
         Command::Daemon(command) => Box::pin(daemon::run(context, command)).await,
         Command::Config(command) => Box::pin(config::run(context, command)).await,

@@ -11,11 +11,12 @@ use crate::output::views::{RunView, TaskView, attempts};
 use crate::output::{Resource as _, Tone, time, words};
 
 /// All phases but the last.
-const LIVE: [TaskPhase; 6] = [
+const LIVE: [TaskPhase; 7] = [
     TaskPhase::Queued,
     TaskPhase::Starting,
     TaskPhase::Running,
     TaskPhase::Backoff,
+    TaskPhase::WaitingLimit,
     TaskPhase::WaitingChildren,
     TaskPhase::Stopping,
 ];

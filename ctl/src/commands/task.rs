@@ -67,6 +67,7 @@ fn wire_phase(phase: PhaseArg) -> TaskPhase {
         PhaseArg::Starting => TaskPhase::Starting,
         PhaseArg::Running => TaskPhase::Running,
         PhaseArg::Backoff => TaskPhase::Backoff,
+        PhaseArg::WaitingLimit => TaskPhase::WaitingLimit,
         PhaseArg::WaitingChildren => TaskPhase::WaitingChildren,
         PhaseArg::Stopping => TaskPhase::Stopping,
         PhaseArg::Finished => TaskPhase::Finished,

@@ -56,6 +56,11 @@ pub(crate) fn clock(time: &prost_types::Timestamp) -> String {
         .map_or_else(|_| "–".into(), |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
+/// Whether a time has passed.
+pub(crate) fn is_past(time: &prost_types::Timestamp) -> bool {
+    Timestamp::new(time.seconds, time.nanos).is_ok_and(|time| time <= Timestamp::now())
+}
+
 /// `15:11:32`, for lines of a stream.
 pub(crate) fn time_of_day(time: &prost_types::Timestamp) -> String {
     Timestamp::new(time.seconds, time.nanos)

@@ -1,7 +1,8 @@
 //! The words of the wire's enums, and the colour that goes with each state. A state is always its word too.
 
 use conductor_proto::v1::{
-    ChildPolicy, CostKind, EndReason, ExitPolicy, Run, RunOutcome, RunStatus, Task, TaskMode, TaskPhase,
+    ChildPolicy, CostKind, EndReason, ExitPolicy, LimitKind, LimitSource, Run, RunOutcome, RunStatus, Task, TaskMode,
+    TaskPhase, Usage, UsageRow,
 };
 
 /// How a text is meant.
@@ -57,6 +58,14 @@ pub(crate) fn cost_kind(kind: CostKind) -> Option<String> {
     word(kind.as_str_name(), "COST_KIND_")
 }
 
+pub(crate) fn limit_kind(kind: LimitKind) -> Option<String> {
+    word(kind.as_str_name(), "LIMIT_KIND_")
+}
+
+pub(crate) fn limit_source(source: LimitSource) -> Option<String> {
+    word(source.as_str_name(), "LIMIT_SOURCE_")
+}
+
 pub(crate) fn mode(mode: TaskMode) -> String {
     word(mode.as_str_name(), "TASK_MODE_").unwrap_or_else(|| "loop".into())
 }
@@ -83,7 +92,11 @@ pub(crate) fn task_tone(task: &Task) -> Tone {
     match task.phase() {
         TaskPhase::Unspecified => Tone::Quiet,
         TaskPhase::Starting | TaskPhase::Running => Tone::Running,
-        TaskPhase::Queued | TaskPhase::Backoff | TaskPhase::WaitingChildren | TaskPhase::Stopping => Tone::Waiting,
+        TaskPhase::Queued
+        | TaskPhase::Backoff
+        | TaskPhase::WaitingLimit
+        | TaskPhase::WaitingChildren
+        | TaskPhase::Stopping => Tone::Waiting,
         TaskPhase::Finished => match task.end.as_ref().map_or(EndReason::Unspecified, |end| end.reason()) {
             EndReason::Done => Tone::Good,
             EndReason::MaxRestarts | EndReason::NeedsAttention => Tone::Failed,
@@ -131,9 +144,40 @@ pub(crate) fn ending(run: &Run) -> String {
     }
 }
 
+/// `200 in, 25 out, cache 60 read, 0 written`.
+pub(crate) fn tokens(usage: &Usage) -> String {
+    let mut text = format!(
+        "{} in, {} out, cache {} read, {} written",
+        usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens
+    );
+    if usage.reasoning_tokens > 0 {
+        text += &format!(" ({} of the output was reasoning)", usage.reasoning_tokens);
+    }
+    text
+}
+
+/// What a group of runs used, in one sentence.
+pub(crate) fn used(row: &UsageRow) -> String {
+    let Some(usage) = row.usage.as_ref().filter(|_| row.runs > 0) else { return String::new() };
+    let mut text = if row.runs > row.runs_without_usage {
+        format!("{}; {}", cost_of(row.usage.as_ref()), tokens(usage))
+    } else {
+        "–".to_owned()
+    };
+    if row.runs_without_usage > 0 {
+        text += &format!("; nothing is known of {} of {} runs", row.runs_without_usage, row.runs);
+    }
+    text
+}
+
 /// `$0.42`; `–` if it is not known.
 pub(crate) fn cost(run: &Run) -> String {
-    let Some((usage, dollars)) = run.usage.as_ref().and_then(|usage| Some((usage, usage.cost_usd?))) else {
+    cost_of(run.usage.as_ref())
+}
+
+/// The same for any use.
+pub(crate) fn cost_of(usage: Option<&Usage>) -> String {
+    let Some((usage, dollars)) = usage.and_then(|usage| Some((usage, usage.cost_usd?))) else {
         return "–".into();
     };
     let amount =

@@ -89,6 +89,7 @@ pub(super) fn phase(value: i32) -> Result<Phase, Status> {
         Ok(v1::TaskPhase::Starting) => Phase::Starting,
         Ok(v1::TaskPhase::Running) => Phase::Running,
         Ok(v1::TaskPhase::Backoff) => Phase::Backoff,
+        Ok(v1::TaskPhase::WaitingLimit) => Phase::WaitingLimit,
         Ok(v1::TaskPhase::WaitingChildren) => Phase::WaitingChildren,
         Ok(v1::TaskPhase::Stopping) => Phase::Stopping,
         Ok(v1::TaskPhase::Finished) => Phase::Finished,

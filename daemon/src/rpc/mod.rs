@@ -17,6 +17,7 @@ mod server;
 mod streams;
 mod task;
 mod to_proto;
+mod usage;
 mod watch;
 
 pub use context::Context;

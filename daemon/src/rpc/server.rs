@@ -15,7 +15,7 @@ use super::context::Context;
 use super::deadline::DeadlineLayer;
 use super::details::DetailsLayer;
 use super::requests::Requests;
-use super::{agent, bus, daemon, project, run, task, watch};
+use super::{agent, bus, daemon, project, run, task, usage, watch};
 use crate::socket::PeerStream;
 
 /// Largest request in bytes: a prompt of 16 MiB with room for the rest.
@@ -35,7 +35,7 @@ const MAX_LOGGED_ID: usize = 128;
 pub struct Health(HealthReporter);
 
 /// The services whose health is told, and "" for the whole.
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     "",
     "conductor.v1.ProjectService",
     "conductor.v1.TaskService",
@@ -43,6 +43,7 @@ const SERVICES: [&str; 8] = [
     "conductor.v1.BusService",
     "conductor.v1.WatchService",
     "conductor.v1.AgentService",
+    "conductor.v1.UsageService",
     "conductor.v1.DaemonService",
 ];
 
@@ -100,6 +101,7 @@ pub async fn serve(
         .add_service(limited!(bus_service_server::BusServiceServer, buses))
         .add_service(limited!(watch_service_server::WatchServiceServer, watch::Watches(share())))
         .add_service(limited!(agent_service_server::AgentServiceServer, agent::Agents(share())))
+        .add_service(limited!(usage_service_server::UsageServiceServer, usage::Ledger(share())))
         .add_service(limited!(daemon_service_server::DaemonServiceServer, daemon::Daemon(share())));
     Ok((health, router.serve_with_incoming_shutdown(incoming, stopped)))
 }

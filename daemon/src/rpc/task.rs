@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use conductor_core::store::catalog::TaskFilter;
 use conductor_core::store::{TaskRecord, root::task_rel};
-use conductor_core::supervisor::{MAX_PROMPT, ResumeRequest, StopRequest, Submit};
+use conductor_core::supervisor::{MAX_PROMPT, ResumeRequest, StopRequest, Submit, UsageQuery};
 use conductor_core::types::{ProjectId, TaskId};
 use conductor_proto::v1;
 use conductor_proto::v1::task_service_server::TaskService;
@@ -62,7 +62,13 @@ impl TaskService for Tasks {
         let key = call.task(&request.project_id, &request.task_id)?;
         let task = self.0.supervisor.catalog().task(&key);
         let task = task.ok_or_else(|| error::not_found("task", format!("no task {key}"), &[]))?;
-        Ok(Response::new(v1::GetTaskResponse { task: self.show(&task) }))
+        let mut shown = self.show(&task);
+        if let Some(shown) = &mut shown {
+            let query = |descendants| UsageQuery { task: Some(key.clone()), descendants, ..UsageQuery::default() };
+            shown.usage = Some(to_proto::usage_row(self.0.supervisor.usage(query(false)).await.total));
+            shown.tree_usage = Some(to_proto::usage_row(self.0.supervisor.usage(query(true)).await.total));
+        }
+        Ok(Response::new(v1::GetTaskResponse { task: shown }))
     }
 
     async fn list_tasks(

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use conductor_core::store::catalog::Catalog;
 use conductor_core::store::{ProjectRecord, TaskRecord};
-use conductor_core::supervisor::{AgentInfo, ProcessInfo, Supervisor};
+use conductor_core::supervisor::{AccountTrouble, AgentInfo, ProcessInfo, Supervisor, UsageRow};
 use conductor_core::types::{
-    ChildPolicy, CostKind, End, EndReason, ExitPolicy, Message, Mode, Outcome, Ownership, Phase, RunInfo, RunKey,
-    RunStatus, Straggler, TaskSpec, Timestamp, Usage,
+    ChildPolicy, CostKind, End, EndReason, ExitPolicy, Limit, LimitKind, LimitSource, Message, Mode, Outcome,
+    Ownership, Phase, RunInfo, RunKey, RunStatus, Straggler, TaskSpec, Timestamp, Usage,
 };
 use conductor_proto::v1;
 use conductor_shim::protocol::Tier;
@@ -73,6 +73,8 @@ pub(super) fn task(task: &TaskRecord, supervisor: &Supervisor) -> v1::Task {
         title: task.title.clone(),
         revision: task.revision,
         run_count: count(catalog.run_count(&task.key)),
+        usage: None,
+        tree_usage: None,
     }
 }
 
@@ -123,6 +125,7 @@ fn phase(phase: Phase) -> v1::TaskPhase {
         Phase::Starting => v1::TaskPhase::Starting,
         Phase::Running => v1::TaskPhase::Running,
         Phase::Backoff => v1::TaskPhase::Backoff,
+        Phase::WaitingLimit => v1::TaskPhase::WaitingLimit,
         Phase::WaitingChildren => v1::TaskPhase::WaitingChildren,
         Phase::Stopping => v1::TaskPhase::Stopping,
         Phase::Finished => v1::TaskPhase::Finished,
@@ -189,6 +192,13 @@ pub(super) fn run(run: &RunInfo, folder: String, bytes: (u64, u64), revision: u6
         wall_time: run.limits.wall_time.map(duration),
         log_limit_bytes: run.limits.log_bytes.unwrap_or(0),
         revision,
+        account: text(run.account.as_ref()),
+        limit: run.limit.as_ref().map(limit),
+        models: run
+            .models
+            .iter()
+            .map(|(model, used)| v1::ModelUsage { model: model.clone(), usage: Some(usage(used)) })
+            .collect(),
     }
 }
 
@@ -228,8 +238,60 @@ fn usage(usage: &Usage) -> v1::Usage {
         cache_read_tokens: usage.cache_read,
         cache_write_tokens: usage.cache_write,
         output_tokens: usage.output,
+        reasoning_tokens: usage.reasoning,
         cost_usd: usage.cost.map(|cost| cost.usd),
         cost_kind: kind.into(),
+    }
+}
+
+/// A group of runs.
+pub(super) fn usage_row(row: UsageRow) -> v1::UsageRow {
+    v1::UsageRow {
+        usage: Some(usage(&row.usage)),
+        key: row.key,
+        runs: row.runs,
+        runs_without_usage: row.without_usage,
+        runs_without_cost: row.without_cost,
+    }
+}
+
+fn limit(limit: &Limit) -> v1::Limit {
+    v1::Limit {
+        kind: limit_kind(limit.kind).into(),
+        reset_time: limit.resets_at.map(time),
+        source: limit_source(limit.source).into(),
+    }
+}
+
+fn limit_kind(kind: LimitKind) -> v1::LimitKind {
+    match kind {
+        LimitKind::Window => v1::LimitKind::Window,
+        LimitKind::Daily => v1::LimitKind::Daily,
+        LimitKind::Spend => v1::LimitKind::Spend,
+        LimitKind::Credits => v1::LimitKind::Credits,
+        LimitKind::Overload => v1::LimitKind::Overload,
+        LimitKind::Auth => v1::LimitKind::Auth,
+    }
+}
+
+fn limit_source(source: LimitSource) -> v1::LimitSource {
+    match source {
+        LimitSource::Json => v1::LimitSource::Json,
+        LimitSource::Stderr => v1::LimitSource::Stderr,
+        LimitSource::Text => v1::LimitSource::Text,
+    }
+}
+
+fn trouble(trouble: AccountTrouble) -> v1::AccountTrouble {
+    v1::AccountTrouble {
+        kind: limit_kind(trouble.kind).into(),
+        since: Some(time(trouble.since)),
+        until: trouble.until.map(time),
+        until_known: trouble.known,
+        source: trouble.source.map_or(v1::LimitSource::Unspecified, limit_source).into(),
+        agent: trouble.agent,
+        run: trouble.run,
+        message: trouble.message,
     }
 }
 
@@ -292,6 +354,8 @@ pub(super) fn agent(agent: AgentInfo) -> v1::Agent {
         is_default: agent.is_default,
         problem: agent.problem.unwrap_or_default(),
         model: agent.model.unwrap_or_default(),
+        account: agent.account,
+        trouble: agent.trouble.map(trouble),
     }
 }
 

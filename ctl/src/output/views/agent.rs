@@ -1,12 +1,12 @@
 //! Agents.
 
-use conductor_proto::v1::Agent;
+use conductor_proto::v1::{AccountTrouble, Agent, LimitKind};
 use serde::Serialize;
 
 use super::super::details::{Line, line, or_dash, toned};
 use super::super::table::{Cell, Kind, Table};
-use super::super::{Resource, Tone};
-use super::yes_no;
+use super::super::{Resource, Tone, time, words};
+use super::{timestamp, yes_no};
 
 /// An agent for programs.
 #[derive(Serialize)]
@@ -20,6 +20,46 @@ pub(crate) struct AgentView {
     is_default: bool,
     problem: String,
     model: String,
+    account: String,
+    trouble: Option<TroubleView>,
+}
+
+#[derive(Serialize)]
+struct TroubleView {
+    kind: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    until_known: bool,
+    source: Option<String>,
+    agent: String,
+    run: String,
+    message: String,
+}
+
+fn trouble(trouble: &AccountTrouble) -> TroubleView {
+    TroubleView {
+        kind: words::limit_kind(trouble.kind()),
+        since: timestamp(trouble.since.as_ref()),
+        until: timestamp(trouble.until.as_ref()),
+        until_known: trouble.until_known,
+        source: words::limit_source(trouble.source()),
+        agent: trouble.agent.clone(),
+        run: trouble.run.clone(),
+        message: trouble.message.clone(),
+    }
+}
+
+/// `ok`, `window limit until 17:46`, `login refused`.
+fn state(agent: &Agent) -> (String, Tone) {
+    let Some(trouble) = &agent.trouble else { return ("ok".to_owned(), Tone::Good) };
+    let kind = words::limit_kind(trouble.kind()).unwrap_or_default();
+    match &trouble.until {
+        None if trouble.kind() == LimitKind::Auth => ("login refused".to_owned(), Tone::Failed),
+        None => (format!("{kind} limit"), Tone::Failed),
+        Some(at) if time::is_past(at) => (format!("{kind} limit, over since {}", time::clock(at)), Tone::Quiet),
+        Some(at) if trouble.until_known => (format!("{kind} limit until {}", time::clock(at)), Tone::Waiting),
+        Some(at) => (format!("{kind} limit, reset not known, next try {}", time::clock(at)), Tone::Waiting),
+    }
 }
 
 impl Resource for Agent {
@@ -37,6 +77,8 @@ impl Resource for Agent {
             is_default: self.is_default,
             problem: self.problem.clone(),
             model: self.model.clone(),
+            account: self.account.clone(),
+            trouble: self.trouble.as_ref().map(trouble),
         }
     }
 
@@ -47,9 +89,9 @@ impl Resource for Agent {
     fn table(agents: &[Self], wide: bool) -> Table {
         let mut columns =
             vec![("AGENT", Kind::Word), ("TYPE", Kind::Extra), ("INSTALLED", Kind::Word), ("DEFAULT", Kind::Word)];
-        columns.extend([("VERSION", Kind::Word), ("LOGIN", Kind::Text)]);
+        columns.extend([("STATE", Kind::Text), ("VERSION", Kind::Word), ("LOGIN", Kind::Text)]);
         if wide {
-            columns.extend([("MODEL", Kind::Word), ("PROGRAM", Kind::Text)]);
+            columns.extend([("MODEL", Kind::Word), ("ACCOUNT", Kind::Text), ("PROGRAM", Kind::Text)]);
         }
         columns.push(("PROBLEM", Kind::Text));
         let mut table = Table::new(&columns);
@@ -60,11 +102,16 @@ impl Resource for Agent {
                 agent.r#type.as_str().into(),
                 Cell::toned(yes_no(agent.installed), tone),
                 if agent.is_default { "default" } else { "" }.into(),
+                {
+                    let (text, tone) = state(agent);
+                    Cell::toned(if agent.installed { text.as_str() } else { "" }, tone)
+                },
                 agent.version.as_str().into(),
                 agent.login.as_str().into(),
             ];
             if wide {
                 row.push(agent.model.as_str().into());
+                row.push(agent.account.as_str().into());
                 row.push(agent.program.as_str().into());
             }
             row.push(Cell::toned(&agent.problem, Tone::Failed));
@@ -82,6 +129,11 @@ impl Resource for Agent {
             or_dash("version", &self.version),
             or_dash("login", &self.login),
             or_dash("model", &self.model),
+            or_dash("account", &self.account),
+            {
+                let (text, tone) = state(self);
+                toned("state", text, tone)
+            },
             line("default", yes_no(self.is_default)),
             or_dash("problem", &self.problem),
         ]

@@ -10,6 +10,7 @@ mod process;
 mod project;
 mod run;
 mod task;
+pub(crate) mod usage;
 
 pub(crate) use message::MessageView;
 pub(crate) use run::RunView;

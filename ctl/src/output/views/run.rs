@@ -1,6 +1,6 @@
 //! Runs.
 
-use conductor_proto::v1::{Run, RunStatus, Straggler, Usage};
+use conductor_proto::v1::{Limit, Run, RunStatus, Straggler, Usage};
 use serde::Serialize;
 
 use super::super::details::{Line, line, or_dash, toned};
@@ -46,16 +46,33 @@ pub(crate) struct RunView {
     wall_time: Option<String>,
     log_limit_bytes: u64,
     revision: u64,
+    account: String,
+    limit: Option<LimitView>,
+    models: Vec<ModelView>,
 }
 
 #[derive(Serialize)]
-struct UsageView {
+pub(crate) struct UsageView {
     input_tokens: u64,
     cache_read_tokens: u64,
     cache_write_tokens: u64,
     output_tokens: u64,
     cost_usd: Option<f64>,
     cost_kind: Option<String>,
+    reasoning_tokens: u64,
+}
+
+#[derive(Serialize)]
+struct LimitView {
+    kind: Option<String>,
+    reset_time: Option<String>,
+    source: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ModelView {
+    model: String,
+    usage: Option<UsageView>,
 }
 
 #[derive(Serialize)]
@@ -65,7 +82,7 @@ struct StragglerView {
     ended: bool,
 }
 
-fn usage(usage: &Usage) -> UsageView {
+pub(crate) fn usage(usage: &Usage) -> UsageView {
     UsageView {
         input_tokens: usage.input_tokens,
         cache_read_tokens: usage.cache_read_tokens,
@@ -73,7 +90,27 @@ fn usage(usage: &Usage) -> UsageView {
         output_tokens: usage.output_tokens,
         cost_usd: usage.cost_usd,
         cost_kind: words::cost_kind(usage.cost_kind()),
+        reasoning_tokens: usage.reasoning_tokens,
     }
+}
+
+fn limit_view(limit: &Limit) -> LimitView {
+    LimitView {
+        kind: words::limit_kind(limit.kind()),
+        reset_time: timestamp(limit.reset_time.as_ref()),
+        source: words::limit_source(limit.source()),
+    }
+}
+
+/// `window, resets 17:46` for people.
+fn limit_text(limit: &Limit) -> String {
+    let kind = words::limit_kind(limit.kind()).unwrap_or_default();
+    let reset = limit
+        .reset_time
+        .as_ref()
+        .map_or_else(|| "reset not known".to_owned(), |at| format!("resets {}", time::clock(at)));
+    let source = words::limit_source(limit.source()).map(|source| format!(" (from its {source})")).unwrap_or_default();
+    format!("{kind}, {reset}{source}")
 }
 
 fn straggler(process: &Straggler) -> StragglerView {
@@ -121,6 +158,13 @@ impl Resource for Run {
             wall_time: duration(self.wall_time.as_ref()),
             log_limit_bytes: self.log_limit_bytes,
             revision: self.revision,
+            account: self.account.clone(),
+            limit: self.limit.as_ref().map(limit_view),
+            models: self
+                .models
+                .iter()
+                .map(|one| ModelView { model: one.model.clone(), usage: one.usage.as_ref().map(usage) })
+                .collect(),
         }
     }
 
@@ -199,7 +243,9 @@ impl Resource for Run {
             or_dash("login", &self.login),
             or_dash("model", &self.model),
             or_dash("session", &self.session_id),
-            or_dash("usage", usage_text(self)),
+            or_dash("account", &self.account),
+            or_dash("limit", self.limit.as_ref().map(limit_text).unwrap_or_default()),
+            or_dash("usage", self.usage.as_ref().map(words::tokens).unwrap_or_default()),
             or_dash("cost", words::cost(self)),
             or_dash("pid", if self.pid == 0 { String::new() } else { self.pid.to_string() }),
             or_dash("tier", &self.tier),
@@ -240,15 +286,6 @@ fn known_end(run: &Run) -> Option<&prost_types::Timestamp> {
 fn note(run: &Run) -> String {
     let ending = words::ending(run);
     if ending == "exit 0" { String::new() } else { ending }
-}
-
-fn usage_text(run: &Run) -> String {
-    run.usage.as_ref().map_or(String::new(), |usage| {
-        format!(
-            "{} in, {} out, cache {} read, {} written",
-            usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens
-        )
-    })
 }
 
 fn stragglers(run: &Run) -> String {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::super::details::{Line, line, or_dash, toned};
 use super::super::table::{Cell, Kind, Table};
 use super::super::{Resource, Tone, time, words};
+use super::usage::{RowView, row_view};
 use super::{duration, limit, timestamp};
 
 /// A task for programs.
@@ -31,6 +32,10 @@ pub(crate) struct TaskView {
     title: String,
     revision: u64,
     run_count: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<RowView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tree_usage: Option<RowView>,
 }
 
 #[derive(Serialize)]
@@ -114,6 +119,8 @@ impl Resource for Task {
             title: self.title.clone(),
             revision: self.revision,
             run_count: self.run_count,
+            usage: self.usage.as_ref().map(row_view),
+            tree_usage: self.tree_usage.as_ref().map(row_view),
         }
     }
 
@@ -185,6 +192,12 @@ impl Resource for Task {
             or_dash("attempt", attempts(self)),
             line("runs", self.run_count.to_string()),
         ]);
+        let used = self.usage.as_ref().map(words::used).unwrap_or_default();
+        let below = self.tree_usage.as_ref().map(words::used).unwrap_or_default();
+        lines.push(or_dash("used", used.clone()));
+        if below != used {
+            lines.push(or_dash("with children", below));
+        }
         if self.phase() == TaskPhase::Queued && self.queue_position > 0 {
             lines.push(line("queue position", self.queue_position.to_string()));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use conductor_shim::process::Identity;
 use conductor_shim::tree;
 
-use super::{CommandError, Supervisor};
+use super::{AccountTrouble, CommandError, Supervisor};
 use crate::config::AgentKind;
 use crate::runner;
 use crate::types::RunKey;
@@ -53,6 +53,10 @@ pub struct AgentInfo {
     pub problem: Option<String>,
     /// Model that it is configured with.
     pub model: Option<String>,
+    /// The account that it uses; empty: it can't be told.
+    pub account: String,
+    /// What the account is in trouble for.
+    pub trouble: Option<AccountTrouble>,
 }
 
 impl Supervisor {
@@ -81,6 +85,7 @@ impl Supervisor {
         super::perform::blocking(move || {
             let agents = shared.agents();
             let config = shared.config();
+            let troubles = shared.accounts.list();
             let default = agents.default_agent().map(str::to_owned);
             let names: Vec<String> = agents.names().map(str::to_owned).collect();
             names
@@ -97,7 +102,10 @@ impl Supervisor {
                         },
                         false => (None, None),
                     };
+                    let account = adapter.account().unwrap_or_default();
                     Some(AgentInfo {
+                        trouble: troubles.get(&account).cloned(),
+                        account,
                         kind: match adapter.kind() {
                             AgentKind::Claude => "claude",
                             AgentKind::Command => "command",

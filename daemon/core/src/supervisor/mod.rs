@@ -10,6 +10,7 @@
 //! | `tasks`, `projects` | the commands |
 //! | `recover` | what a start of conductord finds |
 //! | `accounts` | which accounts take no work for now |
+//! | `usage` | what agents used, added up |
 //! | `queue` | slots, and who waits for one |
 //! | `tokens`, `origin` | which run a call comes from |
 //!
@@ -33,6 +34,7 @@ mod shared;
 mod submit;
 mod tasks;
 mod tokens;
+mod usage;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,6 +57,7 @@ pub use command::{Caller, CommandError, MAX_PROMPT, MAX_REQUEST_ID, ResumeReques
 pub use inspect::{AgentInfo, ProcessInfo};
 pub use origin::Belonging;
 pub use recover::RecoverySummary;
+pub use usage::{UsageGroup, UsageQuery, UsageReport, UsageRow};
 
 use accounts::Accounts;
 use deletions::Deletions;
@@ -62,6 +65,7 @@ use dispatch::{Dispatcher, Gauges, Message};
 use recover::Recovered;
 use shared::{Parts, Shared, bus_options};
 use tokens::Tokens;
+use usage::Ledger;
 
 /// How long a shutdown that stops the runs waits for them beyond the pauses of their stop.
 const SHUTDOWN_MARGIN: Duration = Duration::from_secs(15);
@@ -149,6 +153,7 @@ impl Supervisor {
         let tokens = Tokens::open(&root.conductor_file("secret")).map_err(io("read the root's secret"))?;
         let shared = Arc::new(Shared::new(Parts {
             accounts: Accounts::open(root.conductor_file("accounts.yaml")),
+            ledger: Ledger::open(root.conductor_file("usage-deleted.jsonl")),
             catalog: Catalog::new(epoch),
             buses: BusHub::new(bus_options(&options.config.bus)),
             ids: IdSource::new(Arc::new(Timestamp::now), std::process::id()),

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::accounts::Accounts;
 use super::tokens::Tokens;
+use super::usage::Ledger;
 use crate::agents::{Agents, Host};
 use crate::bus::{Bus, BusHub, BusOptions};
 use crate::config::{BusConfig, Config, Durability as ConfigDurability};
@@ -17,6 +18,7 @@ use crate::types::{RunKey, TaskKey};
 pub(super) struct Shared {
     pub(super) root: Root,
     pub(super) accounts: Accounts,
+    pub(super) ledger: Ledger,
     pub(super) catalog: Catalog,
     pub(super) buses: BusHub,
     pub(super) runner: Runner,
@@ -37,6 +39,7 @@ struct Settings {
 pub(super) struct Parts {
     pub(super) root: Root,
     pub(super) accounts: Accounts,
+    pub(super) ledger: Ledger,
     pub(super) catalog: Catalog,
     pub(super) buses: BusHub,
     pub(super) runner: Runner,
@@ -53,6 +56,7 @@ impl Shared {
         Self {
             root: parts.root,
             accounts: parts.accounts,
+            ledger: parts.ledger,
             catalog: parts.catalog,
             buses: parts.buses,
             runner: parts.runner,

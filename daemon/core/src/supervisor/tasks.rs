@@ -241,9 +241,16 @@ impl Supervisor {
         }
         self.forget(key).await?;
         let (shared, gone) = (Arc::clone(&self.0.shared), key.clone());
-        blocking(move || shared.root.remove_task(&gone))
-            .await
-            .map_err(|error| submit::store_error(&self.0.shared, error))?;
+        let runs = self.catalog().runs_of(key);
+        blocking(move || {
+            // What it used outlives it; a disk that takes no line of it keeps no task from being deleted.
+            if let Err(error) = shared.ledger.keep(&gone, &runs) {
+                tracing::warn!(task = %gone, %error, "what the task used can't be kept");
+            }
+            shared.root.remove_task(&gone)
+        })
+        .await
+        .map_err(|error| submit::store_error(&self.0.shared, error))?;
         self.catalog().remove_task(key);
         self.remember_deletion(request).await
     }

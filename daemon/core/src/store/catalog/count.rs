@@ -1,7 +1,10 @@
 //! Counting without copying.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::{Catalog, list};
-use crate::types::{ProjectId, TaskKey};
+use crate::types::{ProjectId, RunInfo, TaskKey};
 
 impl Catalog {
     /// Tasks of a project: all of them, and those that have no end yet. Costs the project's tasks.
@@ -17,6 +20,33 @@ impl Catalog {
     #[must_use]
     pub fn run_count(&self, task: &TaskKey) -> usize {
         self.read().runs_of(task).count()
+    }
+
+    /// All runs, or those of a project.
+    #[must_use]
+    pub fn runs_in(&self, project: Option<&ProjectId>) -> Vec<Arc<RunInfo>> {
+        let inner = self.read();
+        let all = inner.runs.values();
+        all.filter(|run| project.is_none_or(|project| run.project_id == *project)).cloned().collect()
+    }
+
+    /// A task and all tasks below it, to any depth.
+    #[must_use]
+    pub fn task_tree(&self, task: &TaskKey) -> Vec<TaskKey> {
+        let inner = self.read();
+        let mut found = vec![task.clone()];
+        let mut seen: BTreeSet<&TaskKey> = BTreeSet::from([task]);
+        let mut next = 0;
+        while let Some(above) = found.get(next).cloned() {
+            for child in inner.children.get(&above).into_iter().flatten() {
+                // A damaged file must not make a ring.
+                if seen.insert(child) {
+                    found.push(child.clone());
+                }
+            }
+            next += 1;
+        }
+        found
     }
 
     /// Tasks that a task's runs started and that have no end yet.
