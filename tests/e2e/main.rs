@@ -12,6 +12,7 @@ mod foreign;
 mod hostile;
 mod idempotent;
 mod input;
+mod limits;
 mod pressure;
 mod prompts;
 mod ralph;

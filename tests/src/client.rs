@@ -13,6 +13,7 @@ use conductor_proto::v1::daemon_service_client::DaemonServiceClient;
 use conductor_proto::v1::project_service_client::ProjectServiceClient;
 use conductor_proto::v1::run_service_client::RunServiceClient;
 use conductor_proto::v1::task_service_client::TaskServiceClient;
+use conductor_proto::v1::usage_service_client::UsageServiceClient;
 use conductor_proto::v1::watch_service_client::WatchServiceClient;
 use conductor_proto::v1::{self, BusRef, RunRef, Task, TaskPhase};
 use conductor_proto::{client, metadata};
@@ -200,6 +201,12 @@ impl Client {
     #[must_use]
     pub fn agents(&self) -> AgentServiceClient<Transport> {
         AgentServiceClient::new(self.transport.clone())
+    }
+
+    /// See [`Client::tasks`].
+    #[must_use]
+    pub fn usage(&self) -> UsageServiceClient<Transport> {
+        UsageServiceClient::new(self.transport.clone())
     }
 
     /// What the daemon says of itself.
