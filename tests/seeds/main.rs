@@ -1,6 +1,7 @@
 //! Replays the seeds of the fuzz targets (`fuzz/`) without a fuzzer: what `make fuzz` once found stays found.
 
 #[path = "../../fuzz/src/targets.rs"]
+#[expect(unreachable_pub, reason = "it is the public module of the fuzz targets' crate")]
 mod targets;
 
 use std::collections::BTreeSet;

@@ -449,10 +449,7 @@ impl Config {
             ("socket", old.socket != new.socket),
             ("socket_group", old.socket_group != new.socket_group),
         ];
-        differs
-            .into_iter()
-            .filter_map(|(key, differs)| differs.then_some(key))
-            .collect()
+        differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 }
 

@@ -1,9 +1,9 @@
 //! A way in for the fuzz target of the bus: what must hold for any bytes. Compiled only with the feature `fuzzing`.
 
+use super::MAX_BODY;
 use super::encode::{self, Fields};
 use super::header::Header;
 use super::scan::{Scanner, State, Step, Tail};
-use super::MAX_BODY;
 
 /// Bytes of the first window of a scan in parts: small, so that most entries are cut.
 const WINDOW: usize = 64;
