@@ -27,7 +27,7 @@ fn words(text: &str) -> String {
 const FULL: &str = "
 root: /data/runs
 socket: /run/c.sock
-socket_group: "0"
+socket_group: root
 agents:
   claude: {type: claude, model: opus, permission_mode: acceptEdits, base_url: 'https://gw.example/v1', env: {A: 'b'}}
   shell: {type: command, program: ./agent.sh, args: ['--file', '{prompt}'], prompt: file, env_pass: [AWS_*]}
