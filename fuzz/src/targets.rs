@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use conductor_core::agents::event::Stream;
 use conductor_core::agents::{Agents, Event, Host, StreamSummary};
 use conductor_core::bus;
 use conductor_core::config::{AgentConfig, AgentKind, Config};
@@ -119,16 +120,18 @@ fn agent_stream(kind: AgentKind, bytes: &[u8]) {
     let config = Config { agents: [(AGENT.to_owned(), AgentConfig::new(kind))].into(), ..Config::default() };
     let agents = Agents::new(&config, &host);
     let adapter = agents.get(AGENT).expect("it was configured");
-    let read = |size: usize| -> (Vec<Event>, StreamSummary) {
+    let read = |stream: Stream, size: usize| -> (Vec<Event>, StreamSummary) {
         let (mut parser, mut events) = (adapter.events(), Vec::new());
         for piece in bytes.chunks(size) {
-            parser.feed(piece, &mut |event| events.push(event));
+            parser.feed(stream, piece, &mut |event| events.push(event));
         }
         parser.finish(&mut |event| events.push(event));
         (events, parser.summary().clone())
     };
-    let whole = read(bytes.len().max(1));
-    for size in [1, 5, 64] {
-        assert_eq!(read(size), whole, "in pieces of {size}");
+    for stream in [Stream::Stdout, Stream::Stderr] {
+        let whole = read(stream, bytes.len().max(1));
+        for size in [1, 5, 64] {
+            assert_eq!(read(stream, size), whole, "in pieces of {size}");
+        }
     }
 }
