@@ -13,11 +13,13 @@ PREFIX ?= /usr/local
 AGENT ?= fake
 # Tests mostly wait for processes, so that more of them than CPUs run at once.
 TEST_THREADS ?= 4
+# Seconds for each fuzz target.
+TIME ?= 60
 TARGET = $(shell cargo metadata --format-version 1 --no-deps 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 PROGRAMS = conductord conductorctl conductor-shim
 FAILPOINTS = --features conductor-tests/failpoints
 
-.PHONY: help demo test lint bench install test-vendors prepare
+.PHONY: help demo test lint bench fuzz install test-vendors prepare
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -43,6 +45,10 @@ lint: prepare
 bench: prepare
 	cargo build --release --bins $(addprefix -p ,$(PROGRAMS)) -p conductor-tests
 	"$(TARGET)/release/conductor-bench" --json "$(TARGET)/bench.json"
+
+## make fuzz TIME=60            every fuzz target for TIME seconds in turn; FUZZ="a b" for some of them
+fuzz: prepare
+	.ci/fuzz "$(TIME)" $(FUZZ)
 
 ## make install PREFIX=DIR      conductord, conductorctl and conductor-shim into DIR/bin (default /usr/local)
 install: prepare

@@ -271,6 +271,26 @@ fn the_tree_has_runs_below_tasks_and_children_below_runs() {
 }
 
 #[test]
+fn a_tree_of_many_tasks_is_listed_in_pages_and_not_task_by_task() {
+    let fake = busy();
+    fake.with(|world| {
+        world.put_task(ended(EndReason::Done));
+        world.put_run(run(RUN, 1, RunStatus::Completed));
+        for number in 0..300 {
+            let parent = RunRef { project_id: "app".into(), task_id: TASK.into(), run_id: RUN.into() };
+            let child = format!("task-20260101-000003-child-{number}");
+            world.put_task(Task { task_id: child, parent: Some(parent), ..ended(EndReason::Done) });
+        }
+    });
+    let before = fake.with(|world| world.calls.len());
+    let tree = json(&fake, &["run", "tree", TASK]);
+    assert_eq!(tree["runs"][0]["children"].as_array().map(Vec::len), Some(300));
+    let calls: Vec<String> = fake.with(|world| world.calls[before..].iter().map(|(name, _)| name.clone()).collect());
+    let lists = calls.iter().filter(|call| call.starts_with("List")).count();
+    assert!(lists <= 4, "{lists} lists: {calls:?}");
+}
+
+#[test]
 fn stop_returns_when_it_has_ended_and_kill_has_no_graces() {
     let fake = busy();
     let output = fake.run(&["stop", TASK, "--kill", "--reason", "enough"]);

@@ -15,7 +15,7 @@ const MAX_ANCESTORS: usize = 64;
 /// What a caller may do at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Everything: a person or a program of the daemon's user.
+    /// Everything: a person or a program of the daemon's user, of root, or of a member of `socket_group`.
     Operator,
     /// What an agent may do within this run.
     Run(RunKey),
@@ -53,11 +53,10 @@ pub enum IdentityError {
 /// See [`IdentityError`].
 pub fn identify(
     peer: &Peer,
-    user: &str,
     authorization: Option<&str>,
     holder: impl Fn(&str) -> Option<RunKey>,
 ) -> Result<Identity, IdentityError> {
-    let person = || format!("{user} (uid {}, pid {})", peer.uid, peer.pid);
+    let person = || format!("{} (uid {}, pid {})", peer.user(), peer.uid, peer.pid);
     let Some(authorization) = authorization else {
         return match &peer.origin {
             Origin::Outside => Ok(Identity { scope: Scope::Operator, caller: Caller { who: person(), run: None } }),
@@ -271,8 +270,8 @@ mod tests {
             _ => None,
         };
         let scope = |origin: &Origin, authorization| {
-            let peer = Peer { uid: 1, gid: 1, pid: 7, origin: origin.clone() };
-            identify(&peer, "dev", authorization, holder).map(|identity| identity.scope)
+            let peer = Peer::new(1, 1, 7, origin.clone());
+            identify(&peer, authorization, holder).map(|identity| identity.scope)
         };
         let inside = Origin::Inside(own.clone());
         assert_eq!(scope(&Origin::Outside, None), Ok(Scope::Operator));

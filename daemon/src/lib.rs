@@ -60,6 +60,8 @@ pub struct Parts {
     pub opened: Opened,
     /// The socket.
     pub listener: Listener,
+    /// The group whose members may use it too.
+    pub group: Option<u32>,
     /// The shim program.
     pub shim: PathBuf,
 }
@@ -123,12 +125,11 @@ pub async fn run(parts: Parts, mut signals: Signals<impl Future<Output = ()>>) -
         reloader: parts.reloader,
         socket,
         started: Timestamp::now(),
-        user: user_name(uid),
         end: CancellationToken::new(),
         runs_left: OnceCell::new(),
     });
     let processes = supervisor.clone();
-    let admission = Admission::new(uid.as_raw(), move |pid| processes.run_of_process(pid));
+    let admission = Admission::new(uid.as_raw(), move |pid| processes.run_of_process(pid)).with_group(parts.group);
     let incoming = accept(&parts.listener, admission).map_err(io("listen"))?;
     let drained = CancellationToken::new();
     let (health, server) = rpc::serve(Arc::clone(&context), incoming, drained.clone().cancelled_owned()).await?;
@@ -210,9 +211,4 @@ async fn end(
     }
     info!(runs_left, "ended; runs that are left go on and are adopted by the next start");
     runs_left
-}
-
-fn user_name(uid: nix::unistd::Uid) -> String {
-    let user = nix::unistd::User::from_uid(uid).ok().flatten();
-    user.map_or_else(|| "user".to_owned(), |user| user.name)
 }

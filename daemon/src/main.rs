@@ -118,6 +118,9 @@ fn serve(arguments: &Arguments) -> Result<(), Failure> {
     let (config, reloader) = load(arguments, &env)?;
     let places = |error: config::PathError| Failure(EXIT_CONFIG, error.into());
     let scope = Scope::of(arguments.system, nix::unistd::geteuid().as_raw());
+    // Checked when the file was read; it is gone only if somebody has removed it since.
+    let group =
+        config.socket_gid().map_err(|problem| Failure(EXIT_CONFIG, anyhow::anyhow!("socket_group: {problem}")))?;
     let root = config.root.clone().map_or_else(|| scope.root(&env), Ok).map_err(places)?;
     let socket = config.socket.clone().map_or_else(|| scope.socket(&env), Ok).map_err(places)?;
     conductord::logging::start(&config.log).map_err(|error| Failure(EXIT_CONFIG, error.into()))?;
@@ -126,9 +129,9 @@ fn serve(arguments: &Arguments) -> Result<(), Failure> {
     // Before the runtime's threads: making the socket changes the umask for a moment.
     let listener = match Listener::from_service_manager().map_err(socket_failed)? {
         Some(listener) => listener,
-        None => Listener::bind(&socket).map_err(socket_failed)?,
+        None => Listener::bind(&socket, group).map_err(socket_failed)?,
     };
-    let parts = Parts { config, reloader, opened, listener, shim: shim(&env)? };
+    let parts = Parts { config, reloader, opened, listener, group, shim: shim(&env)? };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING_THREADS)

@@ -14,7 +14,7 @@ use tempfile::tempdir;
 fn the_socket_and_its_folder_are_private_and_both_end_with_the_listener() {
     let home = tempdir().expect("a folder");
     let path = home.path().join("a/b/conductor.sock");
-    let listener = Listener::bind(&path).expect("free");
+    let listener = Listener::bind(&path, None).expect("free");
     let mode = |path: &std::path::Path| path.metadata().expect("there").permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o600);
     assert_eq!(mode(path.parent().expect("a folder")), 0o700);
@@ -29,7 +29,7 @@ fn a_stale_socket_is_replaced() {
     let path = home.path().join("s.sock");
     drop(UnixListener::bind(&path).expect("free"));
     assert!(path.exists(), "its file stays");
-    let listener = Listener::bind(&path).expect("replaced");
+    let listener = Listener::bind(&path, None).expect("replaced");
     UnixStream::connect(&path).expect("somebody listens");
     drop(listener);
 }
@@ -39,13 +39,13 @@ fn a_socket_in_use_is_left_alone() {
     let home = tempdir().expect("a folder");
     let path = home.path().join("s.sock");
     let other = UnixListener::bind(&path).expect("free");
-    let error = Listener::bind(&path).expect_err("in use");
+    let error = Listener::bind(&path, None).expect_err("in use");
     assert!(matches!(error, ListenError::InUse(_)), "{error}");
     assert!(error.to_string().ends_with("is in use by another program"), "{error}");
     assert!(path.exists());
     drop(other);
-    let first = Listener::bind(&path).expect("stale by now");
-    assert!(matches!(Listener::bind(&path), Err(ListenError::InUse(_))), "also by another daemon");
+    let first = Listener::bind(&path, None).expect("stale by now");
+    assert!(matches!(Listener::bind(&path, None), Err(ListenError::InUse(_))), "also by another daemon");
     drop(first);
 }
 
@@ -54,14 +54,14 @@ fn what_is_no_socket_is_never_removed() {
     let home = tempdir().expect("a folder");
     let path = home.path().join("notes.txt");
     std::fs::write(&path, "keep").expect("written");
-    assert!(matches!(Listener::bind(&path), Err(ListenError::NotASocket(_))));
+    assert!(matches!(Listener::bind(&path, None), Err(ListenError::NotASocket(_))));
     assert_eq!(std::fs::read_to_string(&path).expect("read"), "keep");
 }
 
 #[test]
 fn a_path_that_is_too_long_is_refused_with_the_limit_named() {
     let path = format!("/tmp/{}", "a".repeat(99));
-    let error = Listener::bind(path.as_ref()).expect_err("104 bytes").to_string();
+    let error = Listener::bind(path.as_ref(), None).expect_err("104 bytes").to_string();
     assert!(error.contains("103"), "{error}");
 }
 

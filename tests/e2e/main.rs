@@ -9,6 +9,7 @@ mod clients;
 mod common;
 mod failpoints;
 mod foreign;
+mod group;
 mod hostile;
 mod idempotent;
 mod input;

@@ -398,3 +398,39 @@ fn a_connection_of_more_streams_than_allowed_starves_only_itself() {
         Ok(())
     });
 }
+
+#[test]
+fn a_log_waits_in_its_file_for_a_reader_that_does_not_read_and_nobody_else_notices() {
+    in_sandbox(|sandbox| {
+        const BYTES: usize = 64 << 20;
+        let (daemon, client) = start(sandbox)?;
+        let task = client.submit(once("long-log", &["touch up", "wait-file go", "print-bytes 64M"]))?;
+        let run = client.wait_running(&task.task_id)?;
+        wait_file(sandbox, &task, "up")?;
+        let follow = StreamRunLogRequest {
+            run: Some(run_ref(&run)),
+            stream: LogStream::Stdout.into(),
+            follow: true,
+            ..StreamRunLogRequest::default()
+        };
+        let lazy = Client::lazy(&sandbox.socket(), None)?;
+        let mut unread = lazy.wait(lazy.runs().stream_run_log(follow))?;
+        touch(sandbox, &task, "go")?;
+        client.wait_task(&task.task_id)?;
+        ensure!(client.log(&run, LogStream::Stdout, 0, true)?.len() >= BYTES, "another reader gets all of it");
+        let peak = conductor_tests::procs::peak(daemon.pid()).context("it lives")?;
+        ensure!(peak < 60 << 20, "what a reader does not take is not piled up: {peak}");
+        // It may come back at any time and misses nothing.
+        let mut at = 0;
+        loop {
+            let answer = lazy.next(&mut unread)?.context("the stream goes on")?;
+            ensure!(answer.offset == at, "{} after {at}", answer.offset);
+            at += answer.data.len() as u64;
+            if answer.end {
+                break;
+            }
+        }
+        ensure!(at >= BYTES as u64, "{at}");
+        Ok(())
+    });
+}

@@ -78,7 +78,7 @@ fn the_packages_that_were_asked_for_are_direct_dependencies_in_use() {
             "daemon/core/Cargo.toml",
             &["notify", "dashmap", "nix", "serde_yaml", "secrecy", "schemars", "crc32c", "jiff"],
         ),
-        ("ctl/Cargo.toml", &["clap", "clap_complete", "clap_mangen", "comfy-table", "ratatui", "tonic"]),
+        ("ctl/Cargo.toml", &["clap", "clap_complete", "clap_mangen", "comfy-table", "indicatif", "ratatui", "tonic"]),
         ("proto/Cargo.toml", &["tonic"]),
     ];
     for (manifest, names) in used {

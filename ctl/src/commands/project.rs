@@ -71,7 +71,9 @@ async fn delete(context: &Context, args: &ProjectDelete) -> Result<(), Failure> 
     }
     let request = DeleteProjectRequest { project_id: project.project_id.clone(), request_id: request_id(None) };
     let call = async |request| daemon.projects().delete_project(request).await;
+    let progress = context.screen.progress(&format!("deleting {} …", project.project_id));
     daemon.call("delete the project", request, call).await?;
+    drop(progress);
     if context.screen.format == Format::Name {
         return context.screen.line(&project.project_id);
     }

@@ -84,7 +84,9 @@ pub(super) async fn start_daemon(context: &Context) -> Result<Daemon, Failure> {
     let Some(socket) = candidates.first().cloned() else {
         return Err(Failure::Usage("no socket to start a daemon at: set HOME, or name one with --socket".into()));
     };
+    let progress = context.screen.progress("starting conductord …");
     let launched = launch::launch(&socket, named.is_some()).await?;
+    drop(progress);
     let (program, log) = (launched.program.display(), launched.log.display());
     context.screen.note(&format!("started {program} in the background (pid {}, log {log})", launched.pid));
     context.reach(&[socket]).await

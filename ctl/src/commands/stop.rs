@@ -9,7 +9,7 @@ use crate::cli::{Stop, StopGraces, TaskCancel};
 use crate::connect::Daemon;
 use crate::errors::Failure;
 use crate::follow::{Change, Watcher};
-use crate::output::{Tone, time, words};
+use crate::output::{Progress, time, words};
 use crate::resolve::{self, Found, run_ref};
 
 pub(super) async fn run(context: &Context, args: &Stop) -> Result<(), Failure> {
@@ -78,7 +78,7 @@ pub(super) async fn cancel_task(
 async fn after_task(context: &Context, daemon: &Daemon, answer: Option<Task>, no_wait: bool) -> Result<(), Failure> {
     let mut task = answer.ok_or_else(|| Failure::Vanished("the daemon sent no task".into()))?;
     if !no_wait && task.phase() != TaskPhase::Finished {
-        say_stopping(context, &task.task_id);
+        let _progress = stopping(context, &task.task_id);
         let request = WaitTaskRequest { project_id: task.project_id.clone(), task_id: task.task_id.clone() };
         task = until(context, super::wait::until_ended(daemon.clone(), request)).await?;
     }
@@ -103,7 +103,7 @@ pub(super) async fn stop_run(context: &Context, daemon: &Daemon, run: &Run, args
     let answer = daemon.call("stop the run", request, call).await?.run;
     let mut run = answer.ok_or_else(|| Failure::Vanished("the daemon sent no run".into()))?;
     if !args.no_wait && run.status() == RunStatus::Running {
-        say_stopping(context, &run.run_id);
+        let _progress = stopping(context, &run.run_id);
         run = until(context, run_ended(daemon, &run)).await?;
     }
     if !context.screen.format.is_human() {
@@ -131,11 +131,8 @@ async fn run_ended(daemon: &Daemon, run: &Run) -> Result<Run, Failure> {
     }
 }
 
-fn say_stopping(context: &Context, name: &str) {
-    if context.screen.err_is_terminal {
-        let text = format!("stopping {name} … (again with --kill: without graces)");
-        context.screen.note(&context.screen.paint_err(Tone::Quiet, &text));
-    }
+fn stopping(context: &Context, name: &str) -> Progress {
+    context.screen.progress(&format!("stopping {name} … (again with --kill: without graces)"))
 }
 
 async fn until<T>(context: &Context, ended: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

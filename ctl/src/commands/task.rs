@@ -186,7 +186,9 @@ async fn delete(context: &Context, args: &TaskDelete) -> Result<(), Failure> {
         request_id: request_id(None),
     };
     let call = async |request| daemon.tasks().delete_task(request).await;
+    let progress = context.screen.progress(&format!("deleting {}/{} …", task.project_id, task.task_id));
     daemon.call("delete the task", request, call).await?;
+    drop(progress);
     if context.screen.format == Format::Name {
         return context.screen.line(&task.task_id);
     }

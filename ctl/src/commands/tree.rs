@@ -1,11 +1,12 @@
 //! `run tree`: tasks, their runs, and below each run the tasks that its agent submitted.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
-use conductor_proto::v1::{ListTasksRequest, Run, Task};
+use conductor_proto::v1::{ListRunsRequest, ListTasksRequest, Run, Task};
 use serde::Serialize;
 
-use super::{Context, logs, task as tasks};
+use super::{Context, task as tasks};
 use crate::cli::RunTree;
 use crate::connect::Daemon;
 use crate::errors::Failure;
@@ -46,10 +47,7 @@ pub(super) async fn run(context: &Context, args: &RunTree) -> Result<(), Failure
         Some(name) => vec![resolve::task(context, &daemon, name, args.project.as_deref()).await?],
         None => live_roots(&daemon, args.project.as_deref()).await?,
     };
-    let mut families = Vec::new();
-    for root in roots {
-        families.push(family(&daemon, root, 0).await?);
-    }
+    let families = families(&daemon, roots).await?;
     if !context.screen.format.is_human() {
         return print_data(context, &families, args.task.is_some());
     }
@@ -84,41 +82,69 @@ async fn live_roots(daemon: &Daemon, project: Option<&str>) -> Result<Vec<Task>,
     Ok(all.into_iter().filter(is_root).collect())
 }
 
-fn family(
-    daemon: &Daemon,
-    task: Task,
-    depth: usize,
-) -> std::pin::Pin<Box<dyn Future<Output = Result<Family, Failure>> + '_>> {
-    Box::pin(async move {
-        let runs = logs::runs_of(daemon, &task).await?;
-        let mut by_run: HashMap<String, Vec<Family>> = HashMap::new();
-        if depth < MAX_DEPTH {
-            for child in children(daemon, &task).await? {
-                let run = child.parent.as_ref().map(|parent| parent.run_id.clone()).unwrap_or_default();
-                by_run.entry(run).or_default().push(family(daemon, child, depth + 1).await?);
+/// The families of tasks. Tasks and runs of a project are listed once, page by page, however many there are below them: a
+/// call for each task would cost thousands where agents start agents.
+async fn families(daemon: &Daemon, roots: Vec<Task>) -> Result<Vec<Family>, Failure> {
+    let mut projects: HashMap<String, Members> = HashMap::new();
+    let mut families = Vec::new();
+    for root in roots {
+        let members = match projects.entry(root.project_id.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Members::list(daemon, &root.project_id).await?),
+        };
+        families.push(members.family(root, 0));
+    }
+    Ok(families)
+}
+
+/// The tasks and runs of a project that have no place in a tree yet.
+struct Members {
+    /// By the task whose run submitted them, oldest first.
+    children: HashMap<String, Vec<Task>>,
+    /// By their task, oldest first.
+    runs: HashMap<String, Vec<Run>>,
+}
+
+impl Members {
+    async fn list(daemon: &Daemon, project: &str) -> Result<Self, Failure> {
+        let order = tasks::order(true).into();
+        let request = ListTasksRequest { project_id: project.to_owned(), order, ..ListTasksRequest::default() };
+        let (all, _) = tasks::pages(daemon, request, 0).await?;
+        // After the tasks: a task that is there has the runs that it had then.
+        let request = ListRunsRequest { project_id: project.to_owned(), order, ..ListRunsRequest::default() };
+        let (all_runs, _) = super::run::pages(daemon, request, 0).await?;
+        let mut members = Self { children: HashMap::new(), runs: HashMap::new() };
+        for task in all {
+            if let Some(parent) = &task.parent {
+                members.children.entry(parent.task_id.clone()).or_default().push(task);
             }
         }
-        let runs = runs.into_iter().map(|run| {
+        for run in all_runs {
+            members.runs.entry(run.task_id.clone()).or_default().push(run);
+        }
+        Ok(members)
+    }
+
+    /// Takes a task's runs and what is below them.
+    fn family(&mut self, task: Task, depth: usize) -> Family {
+        let mut by_run: HashMap<String, Vec<Family>> = HashMap::new();
+        let mut order = Vec::new();
+        // What is deeper than tasks can nest stays away; what is taken is gone, so that a circle ends.
+        let children = if depth < MAX_DEPTH { self.children.remove(&task.task_id) } else { None };
+        for child in children.unwrap_or_default() {
+            let run = child.parent.as_ref().map(|parent| parent.run_id.clone()).unwrap_or_default();
+            let below = self.family(child, depth + 1);
+            order.push(run.clone());
+            by_run.entry(run).or_default().push(below);
+        }
+        let runs = self.runs.remove(&task.task_id).unwrap_or_default().into_iter().map(|run| {
             let below = by_run.remove(&run.run_id).unwrap_or_default();
             (run, below)
         });
-        Ok(Family { task, runs: runs.collect(), others: by_run.into_values().flatten().collect() })
-    })
-}
-
-async fn children(daemon: &Daemon, task: &Task) -> Result<Vec<Task>, Failure> {
-    let parent = conductor_proto::v1::RunRef {
-        project_id: task.project_id.clone(),
-        task_id: task.task_id.clone(),
-        run_id: String::new(),
-    };
-    let request = ListTasksRequest {
-        project_id: task.project_id.clone(),
-        parent: Some(parent),
-        order: tasks::order(true).into(),
-        ..ListTasksRequest::default()
-    };
-    Ok(tasks::pages(daemon, request, 0).await?.0)
+        let runs = runs.collect();
+        let others = order.iter().filter_map(|run| by_run.remove(run)).flatten().collect();
+        Family { task, runs, others }
+    }
 }
 
 fn draw(context: &Context, family: &Family) -> Node {

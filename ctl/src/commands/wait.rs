@@ -42,6 +42,7 @@ async fn tasks(context: &Context, daemon: &Daemon, args: &Wait) -> Result<(), Fa
     }
     let limit = context.globals.timeout;
     let mut ended = Vec::new();
+    let progress = context.screen.progress(&waiting(args, 0));
     loop {
         let next = async {
             match limit {
@@ -51,6 +52,7 @@ async fn tasks(context: &Context, daemon: &Daemon, args: &Wait) -> Result<(), Fa
         };
         match next.await {
             None => {
+                drop(progress);
                 finish(context, &ended)?;
                 return Err(timed_out(limit, &format!("{} of {} tasks have ended", ended.len(), args.tasks.len())));
             }
@@ -59,11 +61,21 @@ async fn tasks(context: &Context, daemon: &Daemon, args: &Wait) -> Result<(), Fa
                 let task = joined.map_err(|error| Failure::io("wait", std::io::Error::other(error)))??;
                 line(context, &task)?;
                 ended.push(task);
+                progress.set(&context.screen, &waiting(args, ended.len()));
             }
         }
     }
+    drop(progress);
     finish(context, &ended)?;
     result(&ended)
+}
+
+/// What is waited for, once so many have ended.
+fn waiting(args: &Wait, ended: usize) -> String {
+    match &args.tasks[..] {
+        [only] => format!("waiting for {} …", plain(only)),
+        all => format!("waiting for {} of {} tasks …", all.len() - ended, all.len()),
+    }
 }
 
 /// Waits for one task, over restarts of the daemon.
@@ -88,6 +100,7 @@ async fn children(context: &Context, daemon: &Daemon) -> Result<(), Failure> {
     };
     let began = Instant::now();
     let limit = context.globals.timeout;
+    let progress = context.screen.progress("waiting for the children …");
     let answer = loop {
         let left = limit.map(|limit| limit.saturating_sub(began.elapsed()));
         let request = WaitChildrenRequest { run: inside.run_ref(), timeout: left.map(time::to_wire) };
@@ -96,6 +109,7 @@ async fn children(context: &Context, daemon: &Daemon) -> Result<(), Failure> {
             Err(status) => daemon.outage.lost(ACTION, Some(status)).await?,
         }
     };
+    drop(progress);
     if answer.children.is_empty() && context.screen.format.is_human() {
         context.screen.aside("this run has no children");
     }

@@ -107,6 +107,6 @@ impl Outage {
 fn tell(state: &State, text: &str) {
     if !state.silent {
         // Nobody can be told if standard error is closed.
-        let _ = writeln!(std::io::stderr().lock(), "conductorctl: {text}");
+        let _ = crate::output::beside(|| writeln!(std::io::stderr().lock(), "conductorctl: {text}"));
     }
 }

@@ -1,6 +1,7 @@
 //! What is printed and where: data on standard output, all else on standard error, colour only where it is wanted.
 
 pub(crate) mod details;
+mod progress;
 pub(crate) mod table;
 pub(crate) mod time;
 pub(crate) mod tree;
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use crate::cli::Format;
 use crate::errors::Failure;
+pub(crate) use progress::{Progress, beside};
 use table::Table;
 pub(crate) use words::Tone;
 
@@ -28,6 +30,8 @@ pub(crate) struct Screen {
     pub(crate) width: u16,
     pub(crate) out_is_terminal: bool,
     pub(crate) err_is_terminal: bool,
+    /// The terminal can't move its cursor.
+    is_dumb: bool,
     out_color: bool,
     err_color: bool,
 }
@@ -38,11 +42,8 @@ impl Screen {
         let err_is_terminal = io::stderr().is_terminal();
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let forced = std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0");
-        let color = |terminal: bool| {
-            !no_color
-                && !set("NO_COLOR")
-                && (forced || (terminal && std::env::var_os("TERM").is_none_or(|t| t != "dumb")))
-        };
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let color = |terminal: bool| !no_color && !set("NO_COLOR") && (forced || (terminal && !is_dumb));
         Self {
             format,
             width: width(out_is_terminal),
@@ -50,6 +51,7 @@ impl Screen {
             err_color: color(err_is_terminal),
             out_is_terminal,
             err_is_terminal,
+            is_dumb,
         }
     }
 
@@ -65,8 +67,11 @@ impl Screen {
 
     /// Writes data.
     pub(crate) fn data(&self, bytes: &[u8]) -> Result<(), Failure> {
-        let mut out = io::stdout().lock();
-        out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Failure::io("write the output", error))
+        let write = || {
+            let mut out = io::stdout().lock();
+            out.write_all(bytes).and_then(|()| out.flush())
+        };
+        beside(write).map_err(|error| Failure::io("write the output", error))
     }
 
     /// Writes a line of data.
@@ -76,7 +81,7 @@ impl Screen {
 
     /// Writes a line that is no data. Nobody can be told if that fails.
     pub(crate) fn note(&self, text: &str) {
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        let _ = beside(|| writeln!(io::stderr().lock(), "{text}"));
     }
 
     /// Writes a quiet line that is no data.

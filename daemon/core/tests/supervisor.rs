@@ -14,7 +14,7 @@ use conductor_core::store::{DaemonLock, Root, TaskRecord};
 use conductor_core::supervisor::{
     Belonging, Caller, Options, ResumeRequest, SpecDraft, StopRequest, Submit, Supervisor,
 };
-use conductor_core::types::{EndReason, Mode, Outcome, Phase, ProjectId, Timestamp};
+use conductor_core::types::{EndReason, IntentKind, Mode, Outcome, Phase, ProjectId, Timestamp};
 
 struct World {
     supervisor: Supervisor,
@@ -166,7 +166,7 @@ setsid sleep 1000 & trap '' INT; sleep 1001 & wait; wait; wait"#,
     assert_eq!(world.supervisor.run_of_process(pid), Belonging::Run(run.key()));
     assert_eq!(world.supervisor.run_of_process(1), Belonging::Outside);
     let stop = StopRequest { reason: "enough".into(), ..StopRequest::default() };
-    let stopping = world.supervisor.stop_task(&caller(), &task.key, stop).await.unwrap();
+    let stopping = world.supervisor.end_task(&caller(), &task.key, stop, IntentKind::Stop).await.unwrap();
     assert_eq!(stopping.phase, Some(Phase::Stopping));
     let stopped = world.ended(&task).await;
     assert_eq!(reason(&stopped), EndReason::Stopped);

@@ -43,8 +43,6 @@ pub struct Context {
     pub socket: PathBuf,
     /// When this daemon was started.
     pub started: Timestamp,
-    /// Name of the daemon's user.
-    pub user: String,
     /// Ends the daemon when it is cancelled.
     pub end: CancellationToken,
     /// Number of runs that go on, once the supervisor was shut down.
@@ -63,8 +61,7 @@ impl Context {
         let internal = || error::status(Code::Internal, conductor_proto::reason::INTERNAL, "the peer is not known");
         let peer = Arc::clone(request.extensions().get::<Arc<Peer>>().ok_or_else(internal)?);
         let authorization = request.metadata().get(metadata::AUTHORIZATION).map(|value| value.to_str().unwrap_or(""));
-        let user = if peer.uid == 0 { "root" } else { &self.user };
-        let identity = identify(&peer, user, authorization, |token| self.supervisor.run_token_holder(token))
+        let identity = identify(&peer, authorization, |token| self.supervisor.run_token_holder(token))
             .map_err(|error| error::identity(&error))?;
         Ok(Call { context: Arc::clone(self), verb, peer, identity })
     }

@@ -1,12 +1,8 @@
 //! Details for the errors that the transport makes by itself: a message that can't be decoded or is too large, a call
 //! that does not exist, a deadline. Errors of the handlers have theirs and pass through.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use conductor_proto::reason;
 use tonic::{Code, Status};
-use tower::{Layer, Service};
 
 use super::error;
 
@@ -17,47 +13,11 @@ const UNDECODABLE: &str = "failed to decode Protobuf message: ";
 /// How it says that a text is not UTF-8: `Message.field: invalid string value: …`.
 const NOT_UTF8: &str = "invalid string value";
 
-/// Makes [`Details`] services.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct DetailsLayer;
-
-impl<S> Layer<S> for DetailsLayer {
-    type Service = Details<S>;
-
-    fn layer(&self, inner: S) -> Details<S> {
-        Details { inner }
-    }
-}
-
 /// Gives an error without details its reason, and a request that is at fault the code that says so.
-#[derive(Clone, Debug)]
-pub(super) struct Details<S> {
-    inner: S,
-}
-
-impl<S, B, R> Service<http::Request<B>> for Details<S>
-where
-    S: Service<http::Request<B>, Response = http::Response<R>>,
-    S::Future: Send + 'static,
-    R: Default,
-{
-    type Response = http::Response<R>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let answer = answer.await?;
-            Ok(match detailed(answer.headers()) {
-                Some(status) => status.into_http(),
-                None => answer,
-            })
-        })
+pub(super) fn add<B: Default>(answer: http::Response<B>) -> http::Response<B> {
+    match detailed(answer.headers()) {
+        Some(status) => status.into_http(),
+        None => answer,
     }
 }
 

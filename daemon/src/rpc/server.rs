@@ -9,13 +9,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
+use tower::util::MapResponseLayer;
 use tracing::{Span, field::Empty, info_span};
 
 use super::context::Context;
 use super::deadline::DeadlineLayer;
-use super::details::DetailsLayer;
 use super::requests::Requests;
-use super::{agent, bus, daemon, project, run, task, usage, watch};
+use super::{agent, bus, daemon, details, project, run, task, usage, watch};
 use crate::socket::PeerStream;
 
 /// Largest request in bytes: a prompt of 16 MiB with room for the rest.
@@ -90,7 +90,7 @@ pub async fn serve(
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .trace_fn(span)
         // Outermost, so that it sees the errors of the others.
-        .layer(DetailsLayer)
+        .layer(MapResponseLayer::new(details::add::<tonic::body::Body>))
         .layer(DeadlineLayer)
         .add_service(health_service)
         .add_service(descriptors().build_v1()?)

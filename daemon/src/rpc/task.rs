@@ -5,7 +5,7 @@ use std::sync::Arc;
 use conductor_core::store::catalog::TaskFilter;
 use conductor_core::store::{TaskRecord, root::task_rel};
 use conductor_core::supervisor::{MAX_PROMPT, ResumeRequest, StopRequest, Submit, UsageQuery};
-use conductor_core::types::{ProjectId, TaskId};
+use conductor_core::types::{IntentKind, ProjectId, TaskId, TaskKey};
 use conductor_proto::v1;
 use conductor_proto::v1::task_service_server::TaskService;
 use tonic::{Request, Response, Status};
@@ -24,6 +24,22 @@ impl Tasks {
 
     fn show(&self, task: &TaskRecord) -> Option<v1::Task> {
         Some(to_proto::task(task, &self.0.supervisor))
+    }
+
+    /// What stopping and cancelling have in common.
+    async fn end_task(
+        &self,
+        call: &Call,
+        key: &TaskKey,
+        stop: StopRequest,
+        kind: IntentKind,
+    ) -> Result<Option<v1::Task>, Status> {
+        let request_id = stop.request_id.clone();
+        let work = async {
+            self.0.supervisor.end_task(call.caller(), key, stop, kind).await.map_err(|error| error::command(&error))
+        };
+        let task = call.change(Action::Control(key), key, request_id.as_ref(), work).await?;
+        Ok(self.show(&task))
     }
 }
 
@@ -145,12 +161,8 @@ impl TaskService for Tasks {
             keep_children: request.keep_children,
             request_id: from_proto::request_id(&request.request_id)?,
         };
-        let request_id = stop.request_id.clone();
-        let work = async {
-            self.0.supervisor.stop_task(call.caller(), &key, stop).await.map_err(|error| error::command(&error))
-        };
-        let task = call.change(Action::Control(&key), &key, request_id.as_ref(), work).await?;
-        Ok(Response::new(v1::StopTaskResponse { task: self.show(&task) }))
+        let task = self.end_task(&call, &key, stop, IntentKind::Stop).await?;
+        Ok(Response::new(v1::StopTaskResponse { task }))
     }
 
     async fn cancel_task(
@@ -165,12 +177,8 @@ impl TaskService for Tasks {
             request_id: from_proto::request_id(&request.request_id)?,
             ..StopRequest::default()
         };
-        let request_id = stop.request_id.clone();
-        let work = async {
-            self.0.supervisor.cancel_task(call.caller(), &key, stop).await.map_err(|error| error::command(&error))
-        };
-        let task = call.change(Action::Control(&key), &key, request_id.as_ref(), work).await?;
-        Ok(Response::new(v1::CancelTaskResponse { task: self.show(&task) }))
+        let task = self.end_task(&call, &key, stop, IntentKind::Cancel).await?;
+        Ok(Response::new(v1::CancelTaskResponse { task }))
     }
 
     async fn resume_task(

@@ -131,10 +131,8 @@ fn admit(
     processes: &Arc<DashMap<i32, usize>>,
     permit: OwnedSemaphorePermit,
 ) -> Result<PeerStream, String> {
-    let credentials = socket.peer_cred().map_err(|error| format!("no credentials: {error}"))?;
-    let Some(peer) = admission.admit(&credentials) else {
-        return Err(format!("uid {} is neither the daemon's nor root", credentials.uid()));
-    };
+    let peer = admission.admit(&socket).map_err(|error| format!("no credentials: {error}"))?;
+    let peer = peer.map_err(|uid| format!("uid {uid} is neither the daemon's nor root nor in socket_group"))?;
     let pid = peer.pid;
     let place = Place::take(processes, pid, permit)
         .ok_or_else(|| format!("process {pid} has {MAX_CONNECTIONS_OF_PROCESS} connections already"))?;

@@ -2,7 +2,7 @@
 //!
 //! A socket handed over by the service manager is taken as it is: its folder and mode are the unit's.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -16,6 +16,10 @@ use tracing::warn;
 
 /// Mode of a folder that is made for the socket.
 const FOLDER_MODE: u32 = 0o700;
+/// Mode of a folder that is made for the socket of a group: its members may pass through and see names.
+const GROUP_FOLDER_MODE: u32 = 0o750;
+/// Mode of the socket of a group. Connecting takes the right to write.
+const GROUP_SOCKET_MODE: u32 = 0o660;
 /// Mode of the lock file.
 const LOCK_MODE: u32 = 0o600;
 /// What the socket's mode is not to have: anything for the group and others, and execution.
@@ -81,12 +85,14 @@ struct Own {
 
 impl Listener {
     /// Makes the socket with mode 0600 and, where it is missing, its folder with mode 0700. A dead socket is replaced.
+    /// With a group: mode 0660 and 0750, both of that group. A folder that is there is given to the group only if it
+    /// holds nothing but the socket, so that nothing else is opened by it.
     ///
     /// To be called before other threads make files: the process's umask is narrowed for a moment.
     ///
     /// # Errors
     /// See [`ListenError`].
-    pub fn bind(path: &Path) -> Result<Self, ListenError> {
+    pub fn bind(path: &Path, group: Option<u32>) -> Result<Self, ListenError> {
         check_socket(path)?;
         let folder = path.parent().unwrap_or(Path::new("/"));
         DirBuilder::new()
@@ -97,6 +103,9 @@ impl Listener {
         warn_of_open_folder(folder);
         let lock = lock(path)?;
         remove_stale(path)?;
+        if let Some(group) = group {
+            share_folder(folder, path, group)?;
+        }
         let narrowed = Narrowed(umask(SOCKET_UMASK));
         let socket = UnixListener::bind(path);
         drop(narrowed);
@@ -105,6 +114,9 @@ impl Listener {
             _ => ListenError::io("bind", path)(error),
         })?;
         let meta = path.symlink_metadata().map_err(ListenError::io("look at", path))?;
+        if let Some(group) = group {
+            share(path, group, GROUP_SOCKET_MODE)?;
+        }
         let own = Own { file: (meta.dev(), meta.ino()), _lock: lock };
         Ok(Self { socket, path: path.to_owned(), own: Some(own) })
     }
@@ -162,6 +174,32 @@ impl Drop for Narrowed {
     }
 }
 
+/// Gives a file of ours to a group. The group first: under the old one the new mode would be for the wrong people.
+fn share(path: &Path, group: u32, mode: u32) -> Result<(), ListenError> {
+    std::os::unix::fs::lchown(path, None, Some(group)).map_err(ListenError::io("give to socket_group", path))?;
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(ListenError::io("set the mode of", path))
+}
+
+/// Lets a group through to the socket, if nothing else is in its folder and the folder is ours.
+fn share_folder(folder: &Path, socket: &Path, group: u32) -> Result<(), ListenError> {
+    let look = || ListenError::io("look at", folder);
+    let meta = folder.metadata().map_err(look())?;
+    let lock = lock_path(socket);
+    let mut is_shared = true;
+    for entry in folder.read_dir().map_err(look())? {
+        let path = entry.map_err(look())?.path();
+        is_shared &= path == socket || path == lock;
+    }
+    if is_shared && meta.uid() == nix::unistd::geteuid().as_raw() {
+        return share(folder, group, GROUP_FOLDER_MODE);
+    }
+    let (mode, of_group) = (meta.permissions().mode(), meta.gid() == group);
+    if mode & 0o001 == 0 && !(of_group && mode & 0o010 != 0) {
+        warn!(folder = %folder.display(), group, "the group can't reach the socket: it may not pass through its folder");
+    }
+    Ok(())
+}
+
 /// Others can't connect, but in a folder that they may change they could put a socket of their own in its place.
 fn warn_of_open_folder(folder: &Path) {
     const OTHERS_WRITE: u32 = 0o022;
@@ -173,10 +211,14 @@ fn warn_of_open_folder(folder: &Path) {
     }
 }
 
-fn lock(path: &Path) -> Result<File, ListenError> {
-    let mut name = path.as_os_str().to_owned();
+fn lock_path(socket: &Path) -> PathBuf {
+    let mut name = socket.as_os_str().to_owned();
     name.push(".lock");
-    let lock_path = PathBuf::from(name);
+    name.into()
+}
+
+fn lock(path: &Path) -> Result<File, ListenError> {
+    let lock_path = lock_path(path);
     let file = OpenOptions::new()
         .create(true)
         .append(true)

@@ -156,7 +156,7 @@ mod tests {
 
     async fn read_all(sent: Vec<u8>, pipe: usize, sizes: &[usize]) -> Vec<u8> {
         let (mut client, server) = tokio::io::duplex(pipe);
-        let peer = Peer { uid: 1, gid: 1, pid: 1, origin: Origin::Outside };
+        let peer = Peer::new(1, 1, 1, Origin::Outside);
         let mut server = PeerStream::new(server, peer, None);
         let write = async move { client.write_all(&sent).await.expect("written") };
         let read = async {

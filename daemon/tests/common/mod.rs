@@ -6,7 +6,7 @@ use conductord::socket::{Admission, Listener, accept};
 
 /// Serves until the returned sender is dropped. To be called within a runtime.
 pub(crate) fn serve_health(path: &Path) -> tokio::sync::oneshot::Sender<()> {
-    let listener = Listener::bind(path).expect("the socket is free");
+    let listener = Listener::bind(path, None).expect("the socket is free");
     let uid = nix::unistd::geteuid().as_raw();
     let incoming = accept(&listener, Admission::new(uid, |_| conductor_core::supervisor::Belonging::Outside))
         .expect("the runtime takes it");

@@ -35,6 +35,9 @@ mod tests;
 
 pub use error::BusError;
 pub use follow::Follower;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use format::fuzzing;
 pub use format::{MAX_BODY, MAX_HEADER, MAX_KIND, MAX_META_KEY};
 pub use hub::{Bus, BusHub, MAX_POST_MANY, Stats, read_file};
 pub use options::{BusOptions, BusStats, Durability, Page, Position, Posted};

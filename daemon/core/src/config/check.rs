@@ -25,6 +25,19 @@ pub(crate) fn agent_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
+/// The number of a group that is given by its name or its number.
+pub(super) fn group(name: &str) -> Result<u32, String> {
+    let found = match name.parse::<u32>() {
+        Ok(number) => nix::unistd::Group::from_gid(number.into()),
+        Err(_) => nix::unistd::Group::from_name(name),
+    };
+    match found {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        Ok(None) => Err(format!("there is no group {name:?}; it is made with: groupadd --system NAME")),
+        Err(error) => Err(format!("the group {name:?} can't be looked up: {error}")),
+    }
+}
+
 struct Problems(Vec<Problem>);
 
 impl Problems {
@@ -56,6 +69,9 @@ impl Config {
         let mut problems = Problems(Vec::new());
         if let Some(Err(error)) = self.socket.as_deref().map(paths::check_socket) {
             problems.add("socket", error.to_string());
+        }
+        if let Err(problem) = self.socket_gid() {
+            problems.add("socket_group", problem);
         }
         self.check_numbers(&mut problems);
         check_names(&mut problems, "env_pass", &self.env_pass);

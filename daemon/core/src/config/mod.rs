@@ -42,6 +42,10 @@ pub struct Config {
     /// $XDG_STATE_HOME, for a system service /run/conductor/conductor.sock. A change needs a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket: Option<PathBuf>,
+    /// Group (name or number) whose members may use the socket besides conductord's own user and root. They may do
+    /// everything that this user may do. Default: none. A change needs a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket_group: Option<String>,
     /// The agents by name (a-z, 0-9 and '-', at most 32 characters, no '-' in front). `claude` is there without being
     /// named.
     #[serde(deserialize_with = "load::agents")]
@@ -353,6 +357,7 @@ impl Default for Config {
         Self {
             root: None,
             socket: None,
+            socket_group: None,
             agents: BTreeMap::from([(BUILT_IN_AGENT.to_owned(), AgentConfig::new(AgentKind::Claude))]),
             defaults: Defaults::default(),
             bus: BusConfig::default(),
@@ -428,13 +433,23 @@ impl Config {
         serde_yaml::to_string(&self.redacted()).expect("JSON is YAML")
     }
 
+    /// The number of `socket_group`; `None`: none is configured. Reads the group database.
+    ///
+    /// # Errors
+    /// There is no such group; a sentence.
+    pub fn socket_gid(&self) -> Result<Option<u32>, String> {
+        self.socket_group.as_deref().map(check::group).transpose()
+    }
+
     /// Keys that differ and that a running conductord can't take over.
     #[must_use]
     pub fn diff_restart_needed(old: &Self, new: &Self) -> Vec<&'static str> {
-        [("root", old.root != new.root), ("socket", old.socket != new.socket)]
-            .into_iter()
-            .filter_map(|(key, differs)| differs.then_some(key))
-            .collect()
+        let differs = [
+            ("root", old.root != new.root),
+            ("socket", old.socket != new.socket),
+            ("socket_group", old.socket_group != new.socket_group),
+        ];
+        differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 }
 

@@ -27,6 +27,7 @@ fn words(text: &str) -> String {
 const FULL: &str = "
 root: /data/runs
 socket: /run/c.sock
+socket_group: root
 agents:
   claude: {type: claude, model: opus, permission_mode: acceptEdits, base_url: 'https://gw.example/v1', env: {A: 'b'}}
   shell: {type: command, program: ./agent.sh, args: ['--file', '{prompt}'], prompt: file, env_pass: [AWS_*]}
@@ -202,9 +203,9 @@ fn root_and_socket_come_from_the_file_or_the_scope() {
 }
 
 #[test]
-fn only_root_and_socket_need_a_restart() {
+fn only_root_and_what_the_socket_is_need_a_restart() {
     let (old, new) = (Config::default(), load(FULL).unwrap());
-    assert_eq!(Config::diff_restart_needed(&old, &new), ["root", "socket"]);
+    assert_eq!(Config::diff_restart_needed(&old, &new), ["root", "socket", "socket_group"]);
     assert!(Config::diff_restart_needed(&new, &new).is_empty());
 }
 

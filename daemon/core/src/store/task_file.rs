@@ -89,19 +89,35 @@ pub fn read<S: DeserializeOwned>(root: &Root, key: &TaskKey) -> Result<Option<Ta
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(error),
     };
-    let damaged = |source| StoreError::Yaml { path: rel.clone(), source };
+    parse(key, &bytes).map(Some)
+}
+
+/// Understands the bytes of a `task.yaml` that lies in the folder of `key`.
+///
+/// # Errors
+/// [`StoreError::Newer`], or [`StoreError::Yaml`] with the place.
+pub fn parse<S: DeserializeOwned>(key: &TaskKey, bytes: &[u8]) -> Result<TaskFile<S>, StoreError> {
+    let damaged = |source| StoreError::Yaml { path: task_rel(key).join(FILE), source };
     // Our files say their version first; only others need a parse of their own for it.
     if !bytes.starts_with(b"version: 1\n") {
-        let version = yaml::from_slice::<Versioned>(&bytes).map_err(damaged)?.version;
+        let version = yaml::from_slice::<Versioned>(bytes).map_err(damaged)?.version;
         if let Some(version) = version.filter(|version| *version > u64::from(VERSION)) {
-            return Err(StoreError::Newer { path: rel, version, supported: VERSION });
+            return Err(StoreError::Newer { path: task_rel(key).join(FILE), version, supported: VERSION });
         }
     }
-    let mut file: TaskFile<S> = yaml::from_slice(&bytes).map_err(damaged)?;
+    let mut file: TaskFile<S> = yaml::from_slice(bytes).map_err(damaged)?;
     // The path is the truth: a folder may have been renamed by hand.
     file.task_id = key.task.clone();
     file.project_id = key.project.clone();
-    Ok(Some(file))
+    Ok(file)
+}
+
+/// The text of a task's file.
+///
+/// # Errors
+/// A state that YAML can't express.
+pub fn emit<S: Serialize>(file: &TaskFile<S>) -> Result<String, StoreError> {
+    yaml::to_string(file).map_err(|source| StoreError::Yaml { path: task_rel(&file.key()).join(FILE), source })
 }
 
 /// Writes a task's file, durably. That the file there is not newer was found out by reading it at start.
@@ -110,6 +126,5 @@ pub fn read<S: DeserializeOwned>(root: &Root, key: &TaskKey) -> Result<Option<Ta
 /// A state that YAML can't express, or a failed write.
 pub fn write<S: Serialize>(root: &Root, file: &TaskFile<S>) -> Result<(), StoreError> {
     let rel = task_rel(&file.key()).join(FILE);
-    let text = yaml::to_string(file).map_err(|source| StoreError::Yaml { path: rel.clone(), source })?;
-    root.write_file(rel, text.as_bytes())
+    root.write_file(rel, emit(file)?.as_bytes())
 }

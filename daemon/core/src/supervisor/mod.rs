@@ -18,6 +18,7 @@
 
 mod accounts;
 mod command;
+mod delete;
 mod deletions;
 mod dispatch;
 mod entry;
@@ -30,11 +31,14 @@ mod projects;
 mod queue;
 mod record;
 mod recover;
+mod requests;
+mod say;
 mod shared;
 mod submit;
 mod tasks;
 mod tokens;
 mod usage;
+mod waits;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,6 +50,7 @@ use conductor_shim::protocol::Tier;
 use dashmap::DashMap;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::agents::Host;
 use crate::bus::BusHub;
 use crate::config::{CgroupMode, Config};
 use crate::runner::Runner;
@@ -63,7 +68,7 @@ use accounts::Accounts;
 use deletions::Deletions;
 use dispatch::{Dispatcher, Gauges, Message};
 use recover::Recovered;
-use shared::{Parts, Shared, bus_options};
+use shared::{Settings, Shared, bus_options};
 use tokens::Tokens;
 use usage::Ledger;
 
@@ -151,7 +156,8 @@ impl Supervisor {
         let use_cgroup = options.config.cgroup == CgroupMode::Auto;
         let runner = Runner::new(options.shim, use_cgroup, root.path()).map_err(io("prepare for runs"))?;
         let tokens = Tokens::open(&root.conductor_file("secret")).map_err(io("read the root's secret"))?;
-        let shared = Arc::new(Shared::new(Parts {
+        let host = Arc::new(Host::current());
+        let shared = Arc::new(Shared {
             accounts: Accounts::open(root.conductor_file("accounts.yaml")),
             ledger: Ledger::open(root.conductor_file("usage-deleted.jsonl")),
             catalog: Catalog::new(epoch),
@@ -161,8 +167,9 @@ impl Supervisor {
             runner,
             tokens,
             socket: options.socket,
-            config: options.config,
-        }));
+            settings: Settings::new(options.config, &host),
+            host,
+        });
         let deletions = Deletions::open(shared.root.conductor_file("deletions.json"));
         let gauges = Arc::new(Gauges::default());
         let (tx, rx) = mpsc::unbounded_channel();

@@ -1,7 +1,7 @@
 //! What the supervisor's parts share: handles to the layers below. No mutable state of its own but the configuration.
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::accounts::Accounts;
 use super::tokens::Tokens;
@@ -26,60 +26,41 @@ pub(super) struct Shared {
     pub(super) tokens: Tokens,
     pub(super) host: Arc<Host>,
     pub(super) socket: PathBuf,
-    settings: RwLock<Settings>,
+    pub(super) settings: Settings,
 }
 
-#[derive(Clone, Debug)]
-struct Settings {
+/// The configuration and what is made of it, replaced together.
+pub(super) struct Settings(RwLock<InForce>);
+
+struct InForce {
     config: Arc<Config>,
     agents: Arc<Agents>,
 }
 
-/// The handles that a [`Shared`] is made of.
-pub(super) struct Parts {
-    pub(super) root: Root,
-    pub(super) accounts: Accounts,
-    pub(super) ledger: Ledger,
-    pub(super) catalog: Catalog,
-    pub(super) buses: BusHub,
-    pub(super) runner: Runner,
-    pub(super) ids: IdSource,
-    pub(super) tokens: Tokens,
-    pub(super) socket: PathBuf,
-    pub(super) config: Arc<Config>,
+impl Settings {
+    pub(super) fn new(config: Arc<Config>, host: &Arc<Host>) -> Self {
+        let agents = Arc::new(Agents::new(&config, host));
+        Self(RwLock::new(InForce { config, agents }))
+    }
+
+    fn in_force(&self) -> RwLockReadGuard<'_, InForce> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Shared {
-    pub(super) fn new(parts: Parts) -> Self {
-        let host = Arc::new(Host::current());
-        let agents = Arc::new(Agents::new(&parts.config, &host));
-        Self {
-            root: parts.root,
-            accounts: parts.accounts,
-            ledger: parts.ledger,
-            catalog: parts.catalog,
-            buses: parts.buses,
-            runner: parts.runner,
-            ids: parts.ids,
-            tokens: parts.tokens,
-            host,
-            socket: parts.socket,
-            settings: RwLock::new(Settings { config: parts.config, agents }),
-        }
-    }
-
     pub(super) fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner).config)
+        Arc::clone(&self.settings.in_force().config)
     }
 
     pub(super) fn agents(&self) -> Arc<Agents> {
-        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner).agents)
+        Arc::clone(&self.settings.in_force().agents)
     }
 
     pub(super) fn set_config(&self, config: Arc<Config>) {
         let agents = Arc::new(Agents::new(&config, &self.host));
         self.buses.set_options(bus_options(&config.bus));
-        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Settings { config, agents };
+        *self.settings.0.write().unwrap_or_else(PoisonError::into_inner) = InForce { config, agents };
     }
 
     pub(super) fn backoff(&self) -> BackoffPolicy {

@@ -5,6 +5,8 @@
 
 pub(super) mod body;
 pub(super) mod encode;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub(super) mod header;
 pub(super) mod scalar;
 pub(super) mod scan;
