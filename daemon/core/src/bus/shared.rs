@@ -45,6 +45,7 @@ pub(super) struct Counters {
     pub(super) torn: AtomicU64,
     pub(super) rotations: AtomicU64,
     pub(super) skipped: AtomicU64,
+    pub(super) rewritten: AtomicU64,
 }
 
 /// Adds to a counter.
@@ -96,6 +97,10 @@ impl Shared {
     pub(super) fn sync_quietly(&self) -> Result<Synced, BusError> {
         let synced = self.chain.sync()?;
         count(&self.hub.counters.skipped, synced.lost);
+        if synced.rewritten {
+            count(&self.hub.counters.rewritten, 1);
+            tracing::warn!(bus = %self.path.display(), "another program cut, rewrote or replaced a bus");
+        }
         if synced.grown {
             self.publish();
         }
