@@ -278,12 +278,7 @@ impl Shared {
         Ok(path)
     }
 
-    /// Copies the unfinished end `from..to` of an archive to a file of its own and reports it on the bus.
-    fn save_torn(&self, appender: &mut Appender, file: &File, from: u64, to: u64) -> Result<(), BusError> {
-        let path = self.save_torn_file(file, from, to)?;
-        self.report_torn(appender, to - from, &path)
-    }
-
+    /// Copies an unfinished end to a file of its own.
     fn save_torn_file(&self, from: &File, start: u64, end: u64) -> Result<PathBuf, BusError> {
         let (mut file, path) = archive::create_torn(&self.path).map_err(self.io("save the torn end of"))?;
         let copied = copy_range(from, start, end, &mut file).and_then(|()| file.sync_all());
@@ -294,7 +289,8 @@ impl Shared {
     fn report_torn(&self, appender: &mut Appender, bytes: u64, path: &Path) -> Result<(), BusError> {
         count(&self.hub.counters.torn, 1);
         tracing::warn!(bus = %self.path.display(), saved = %path.display(), "moved the unfinished end of a bus away");
-        let body = format!("an unfinished entry of {bytes} bytes at the end of this bus was moved to {}", path.display());
+        let body =
+            format!("an unfinished entry of {bytes} bytes at the end of this bus was moved to {}", path.display());
         if let Some(draft) = warning(&self.path, body) {
             let mut batch = Batch::default();
             batch.add(&mut [draft], appender.size().map_err(self.io("look at"))? > 0)?;
@@ -334,28 +330,54 @@ impl Shared {
         };
         let mut bytes = Vec::new();
         copy_range(&archive.file, left_at, whole, &mut bytes).map_err(self.io("read the archive of"))?;
-        let from = bytes.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
-        if from < bytes.len() {
-            let mut text = Vec::new();
-            if appender.size().map_err(self.io("look at"))? > 0 {
-                text.push(b'\n');
-            }
-            text.extend_from_slice(&bytes[from..]);
-            self.append(appender, &text, true)?;
+        let torn = if whole < end { Some(self.save_torn_file(&archive.file, whole, end)?) } else { None };
+        let size = appender.size().map_err(self.io("look at"))?;
+        let live = self.chain.live().filter(|live| live.id == appender.id);
+        // Not shown before it is gone from the archive: who reads it may write again.
+        if let Some(live) = &live {
+            live.freeze(size);
         }
-        if whole < end {
-            self.save_torn(appender, &archive.file, whole, end)?;
+        let cut = self.append_late(appender, &bytes, size).map(|()| cut_late(&archive.file, left_at, end));
+        if let Some(live) = &live {
+            live.unfreeze(&[], 0, 0);
         }
-        let cut = archive.file.set_len(left_at).and_then(|()| archive.file.sync_all());
         self.sync_quietly()?;
-        match cut {
-            // Not ours to cut: what was moved is in both, and new in the live file only for those who come later.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EBADF | libc::EPERM)) => {
+        if let Some(path) = torn {
+            self.report_torn(appender, end - whole, &path)?;
+        }
+        match cut? {
+            Ok(true) => Ok(()),
+            // It has grown without the lock meanwhile, or is not ours to cut: what was moved stays there too.
+            Ok(false) => {
                 self.chain.left_at(archive, end);
                 Ok(())
             }
-            other => other.map_err(self.io("cut the archive of")),
+            Err(error) => Err(BusError::io("cut the archive of", &self.path, error)),
         }
+    }
+
+    fn append_late(&self, appender: &mut Appender, bytes: &[u8], size: u64) -> Result<(), BusError> {
+        let from = bytes.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
+        if from == bytes.len() {
+            return Ok(());
+        }
+        let mut text = Vec::with_capacity(bytes.len() + 1);
+        if size > 0 {
+            text.push(b'\n');
+        }
+        text.extend_from_slice(&bytes[from..]);
+        self.append(appender, &text, true).map(|_| ())
+    }
+}
+
+/// Cuts an archive that ends at `end` to `size`; says whether it could be cut.
+fn cut_late(file: &File, size: u64, end: u64) -> io::Result<bool> {
+    if file.metadata()?.len() != end {
+        return Ok(false);
+    }
+    match file.set_len(size).and_then(|()| file.sync_all()) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EBADF | libc::EPERM)) => Ok(false),
+        other => other.map(|()| true),
     }
 }
 

@@ -190,10 +190,9 @@ impl Earlier<'_> {
 /// The cause of a failure, whose path the caller adds again.
 fn plain(error: BusError) -> io::Error {
     match error {
-        BusError::Io { source, .. } => source.raw_os_error().map_or_else(
-            || io::Error::other(source.to_string()),
-            io::Error::from_raw_os_error,
-        ),
+        BusError::Io { source, .. } => {
+            source.raw_os_error().map_or_else(|| io::Error::other(source.to_string()), io::Error::from_raw_os_error)
+        }
         other => io::Error::other(other.to_string()),
     }
 }
