@@ -105,8 +105,8 @@ fn any_number_of_buses_whose_locks_others_hold_delay_no_other_bus() {
     let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "held"));
     // Fewer threads for blocking work than the daemon has, and than there are buses.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(64).enable_all();
-    let runtime = { runtime }.build().unwrap();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).max_blocking_threads(64).enable_all().build().unwrap();
     runtime.block_on(async {
         let hub = BusHub::new(BusOptions { lock_timeout: Duration::from_secs(60), ..BusOptions::default() });
         let post = |path: &Path| {

@@ -20,6 +20,8 @@ use crate::store::task_file::RequestRecord;
 use crate::store::{ScannedTask, TaskFile, TaskRecord, task_file};
 use crate::types::{IntentKind, MessageDraft, MessageId, Ownership, RunInfo, RunKey, StopIntent, TaskKey, Timestamp};
 
+/// How long a request that posts a message may be repeated.
+const REPEATED: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a deletion waits for the last entries of its task.
 const FORGET_TIME: Duration = Duration::from_secs(5);
 /// Pause between two looks.
@@ -350,7 +352,7 @@ impl Supervisor {
     ) -> Result<MessageId, CommandError> {
         let marker = request.map(|request| format!("request:{}", request.id));
         if let Some(marker) = &marker
-            && let Some(id) = self.0.shared.task_bus(key).find_key_since(&Default::default(), marker).await?
+            && let Some(id) = self.0.shared.task_bus(key).find_recent_key(REPEATED, marker).await?
         {
             return Ok(id);
         }
