@@ -155,7 +155,7 @@ fn read_all(path: &Path) -> Vec<Message> {
 async fn follow(mut follower: Follower, count: usize) -> Vec<Message> {
     let mut followed = Vec::new();
     while followed.len() < count {
-        let message = tokio::time::timeout(Duration::from_secs(60), follower.next()).await;
+        let message = tokio::time::timeout(Duration::from_secs(30), follower.next()).await;
         followed.push(message.unwrap_or_else(|_| panic!("{} of {count} messages came", followed.len())).unwrap());
     }
     followed

@@ -198,20 +198,23 @@ impl Chain {
 
     /// The live file was renamed, removed or replaced: reads it to its end and opens what stands there now.
     fn replace_live(&self, files: &mut Files, synced: &mut Synced) -> Result<(), BusError> {
+        let archives = self.archives()?;
+        let newest = archives.last().map(|path| file::look(path)).transpose()?.flatten().map(|meta| identity(&meta));
         if let Some(old) = files.live.take() {
             let news = self.refresh(&old, files.previous.as_ref())?;
             synced.lost += news.lost;
-            if !news.truncated {
-                synced.rewritten |= old.is_unlinked();
+            synced.rewritten |= !news.truncated && old.is_unlinked();
+            if !news.truncated && newest.is_none_or(|newest| newest == old.id) {
                 let size = old.settled();
                 old.freeze(size);
                 self.set_previous(files, Some((old, size)));
             }
-        } else if files.previous.is_none()
-            && let Some(newest) = self.archives()?.last()
-            && let Some(file) = open_reader(newest)?
+        }
+        if let Some(path) = archives.last()
+            && files.previous.as_ref().is_none_or(|(previous, _)| newest.is_some_and(|newest| newest != previous.id))
+            && let Some(file) = open_reader(path)?
         {
-            // It was left before our time. What it holds by now all readers have where it stands.
+            // It was left in a time that we did not see. What it holds by now all readers have where it stands.
             let archive = Arc::new(Segment::new(file).map_err(self.io("look at"))?);
             let size = archive.file.metadata().map_err(self.io("look at"))?.len();
             archive.freeze(size);
@@ -293,9 +296,7 @@ impl Chain {
             // Replaced by another program (or an archive that was removed): a copy of what it held is not news.
             return Ok(live.map(|live| Place::instead_of(segment.clone(), live)));
         }
-        if self.previous().is_some_and(|(previous, _)| previous.id == segment.id) {
-            return Ok(live.map(Place::begin));
-        }
+        // Through the folder also from the file that was live before: others may have rotated more than once meanwhile.
         let mut passed = false;
         for path in self.archives()? {
             let Some(meta) = file::look(&path)? else { continue };
