@@ -136,3 +136,39 @@ fn what_an_agent_does_is_recorded_with_its_run_and_refusals_too() {
         Ok(())
     });
 }
+
+#[test]
+fn what_is_refused_in_a_stream_has_a_line_of_its_own() {
+    in_sandbox(|sandbox| {
+        let (_daemon, client) = start(sandbox)?;
+        let message = |kind: &str, project: &str| PostMessagesRequest {
+            message: Some(PostMessageRequest {
+                bus: Some(project_bus(project)),
+                r#type: kind.to_owned(),
+                body: "a text".to_owned(),
+                ..PostMessageRequest::default()
+            }),
+        };
+        let post = |messages: Vec<PostMessagesRequest>| -> Result<usize> {
+            let mut posted = client.wait(client.bus().post_messages(tokio_stream::iter(messages)))?;
+            Ok(std::iter::from_fn(|| client.next(&mut posted).ok().flatten()).count())
+        };
+        let kept = post(vec![message("FACT", PROJECT), message("FACT", PROJECT), message("", PROJECT)])?;
+        ensure!(kept == 2, "{kept} of 2 answered");
+        ensure!(post(vec![message("FACT", PROJECT), message("FACT", "elsewhere")])? == 1, "one answered");
+        ensure!(post(vec![message("", PROJECT)])? == 0, "none answered");
+        let found = || -> Vec<(String, u64)> {
+            let found = lines(sandbox).unwrap_or_default().into_iter().filter(|line| line["verb"] == "PostMessages");
+            let result = |line: &Value| line["result"].as_str().unwrap_or_default().to_owned();
+            found.map(|line| (result(&line), line["count"].as_u64().unwrap_or_default())).collect()
+        };
+        wait_until("all are written", DEADLINE, || found().len() >= 5)?;
+        let mut counts = found();
+        counts.sort();
+        let ok = counts.iter().filter(|(result, _)| result == "ok").map(|(_, count)| *count).collect::<Vec<_>>();
+        assert_eq!(ok, [1, 2], "{counts:?}");
+        let refused = counts.iter().filter(|(result, count)| result != "ok" && *count == 1).count();
+        assert_eq!((refused, counts.len()), (3, 5), "{counts:?}");
+        Ok(())
+    });
+}

@@ -1,6 +1,7 @@
 //! The bus through its API, with many writers, foreign writers, and kills.
 
 use std::collections::BTreeSet;
+use std::io::BufRead as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -52,6 +53,22 @@ fn ten_processes_lose_no_message_and_all_readers_have_one_order() {
         let script = format!(
             "for n in $(seq 1 {EACH}); do conductorctl bus post --project {PROJECT} --type FACT \"$1 $n\" >/dev/null || exit 1; done"
         );
+        let all = 1 + WRITERS * EACH + EACH;
+        // Two that read while it is written: a stream, and the command line.
+        let mut tail = sandbox.command("conductorctl");
+        let tail = tail.args(["bus", "tail", "--project", PROJECT, "--follow", "-n", "1000", "-o", "name"]);
+        let mut tail = tail.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let tailed = std::io::BufReader::new(tail.stdout.take().context("a pipe")?);
+        let tailed =
+            std::thread::spawn(move || -> Vec<String> { tailed.lines().map_while(Result::ok).take(all).collect() });
+        let socket = sandbox.socket();
+        let streamed = std::thread::spawn(move || -> Result<Vec<String>> {
+            let client = Client::lazy(&socket, None)?;
+            let follow = FollowMessagesRequest { bus: Some(project_bus(PROJECT)), ..FollowMessagesRequest::default() };
+            let mut stream = client.wait(client.bus().follow_messages(follow))?;
+            let mut next = || client.next(&mut stream)?.and_then(|item| item.message).context("a message");
+            (0..all).map(|_| next().map(|message| message.msg_id)).collect()
+        });
         let mut writers = Vec::new();
         for number in 0..WRITERS {
             let mut command = sandbox.command("sh");
@@ -65,7 +82,13 @@ fn ten_processes_lose_no_message_and_all_readers_have_one_order() {
         wait_until("all are read", DEADLINE, || {
             client.messages(&project_bus(PROJECT)).is_ok_and(|all| all.len() == 1 + WRITERS * EACH + EACH)
         })?;
-        assert_one_order(sandbox, &client, 1 + WRITERS * EACH + EACH)?;
+        let order = assert_one_order(sandbox, &client, all)?;
+        let streamed = streamed.join().map_err(|_| anyhow::anyhow!("the stream's reader panicked"))??;
+        ensure!(streamed == order, "who streamed meanwhile has another order");
+        let tailed = tailed.join().map_err(|_| anyhow::anyhow!("the tail's reader panicked"))?;
+        tail.kill()?;
+        tail.wait()?;
+        ensure!(tailed == order, "who tailed meanwhile has another order: {} of {all}", tailed.len());
         Ok(())
     });
 }

@@ -198,8 +198,9 @@ impl Buses {
         mut messages: Streaming<v1::PostMessagesRequest>,
         sender: mpsc::Sender<Result<v1::PostMessagesResponse, Status>>,
     ) -> Result<(), Status> {
-        // One line for each bus in a row, with the number of messages: the bus itself has the rest.
-        let mut line: Option<(PathBuf, Line)> = None;
+        // One line for each bus in a row, with the number of messages: the bus itself has the rest. What is refused has
+        // lines of its own.
+        let mut line: Option<(PathBuf, Line, usize)> = None;
         let mut waiting: Option<Post> = None;
         loop {
             let first = match waiting.take() {
@@ -209,26 +210,46 @@ impl Buses {
                     None => return Ok(()),
                 },
             };
-            if line.as_ref().is_none_or(|(path, _)| *path != first.target.path) {
-                line = Some((first.target.path.clone(), call.line(first.target.resource(), None)));
+            if line.as_ref().is_none_or(|(path, _, _)| *path != first.target.path) {
+                line = Some((first.target.path.clone(), call.line(first.target.resource(), None), 0));
             }
             let (drafts, failed) = self.gather(&call, &first.target, first.draft, &mut messages, &mut waiting).await;
-            let result = post_in_order(&first.target.bus, drafts, &sender).await;
-            if let Some((_, line)) = &mut line {
-                line.add(*result.as_ref().unwrap_or(&0));
-                line.set(result.as_ref().map_or_else(error::reason_of, |_| "ok".to_owned()));
+            let (posted, result) = post_in_order(&first.target.bus, drafts, &sender).await;
+            if let Some((_, line, count)) = &mut line
+                && posted > 0
+            {
+                line.add(posted);
+                line.set("ok".to_owned());
+                *count += posted;
             }
-            result?;
+            if let Err(Refused { count, status }) = result {
+                let own = line.take().filter(|(_, _, posted)| *posted == 0).map(|(_, line, _)| line);
+                refused(own.unwrap_or_else(|| call.line(first.target.resource(), None)), count, &status);
+                return Err(status);
+            }
             failed?;
         }
     }
 
+    /// Checks a message of a stream. One that is refused gets a line of its own.
     fn streamed(&self, call: &Call, message: v1::PostMessagesRequest) -> Result<Post, Status> {
-        let message = message.message.ok_or_else(|| error::field("message", "a message is needed"))?;
-        if !message.request_id.is_empty() {
-            return Err(error::field("message.request_id", "not in a stream: use PostMessage"));
-        }
-        self.post(call, message)
+        let Some(message) = message.message else {
+            let status = error::field("message", "a message is needed");
+            refused(call.line("(no bus)", None), 1, &status);
+            return Err(status);
+        };
+        let bus = message.bus.clone();
+        let post = if message.request_id.is_empty() {
+            self.post(call, message)
+        } else {
+            Err(error::field("message.request_id", "not in a stream: use PostMessage"))
+        };
+        post.inspect_err(|status| {
+            // As it was named, where it names none: that may be why it is refused.
+            let named = || bus.as_ref().map_or(String::new(), |bus| format!("{}/{}", bus.project_id, bus.task_id));
+            let resource = self.target(call, bus.as_ref()).map_or_else(|_| named(), |target| target.resource());
+            refused(call.line(resource, None), 1, status);
+        })
     }
 
     /// Takes what has come already for the same bus. The second value is what ends the stream afterwards.
@@ -265,12 +286,31 @@ impl Buses {
     }
 }
 
-/// Posts together; if that is refused, one after the other, so that those before the bad one are kept.
+/// Messages that were not posted, and why.
+struct Refused {
+    count: usize,
+    status: Status,
+}
+
+impl Refused {
+    fn new(count: usize, error: &BusError) -> Self {
+        Self { count, status: error::bus(error) }
+    }
+}
+
+/// Records what was refused.
+fn refused(mut line: Line, count: usize, status: &Status) {
+    line.add(count);
+    line.set(error::reason_of(status));
+}
+
+/// Posts together; if that is refused, one after the other, so that those before the bad one are kept. How many were
+/// posted, and what was refused.
 async fn post_in_order(
     bus: &Bus,
     drafts: Vec<MessageDraft>,
     sender: &mpsc::Sender<Result<v1::PostMessagesResponse, Status>>,
-) -> Result<usize, Status> {
+) -> (usize, Result<(), Refused>) {
     let is_about_one = |error: &BusError| {
         matches!(
             error,
@@ -294,12 +334,17 @@ async fn post_in_order(
             }
         }
         Err(error) if count > 1 && is_about_one(&error) => {
-            for draft in copies {
-                let posted = bus.post(draft).await.map_err(|error| error::bus(&error))?;
-                send(sender, v1::PostMessagesResponse { msg_id: posted.id.into() }).await;
+            for (done, draft) in copies.into_iter().enumerate() {
+                match bus.post(draft).await {
+                    Ok(posted) => {
+                        send(sender, v1::PostMessagesResponse { msg_id: posted.id.into() }).await;
+                    }
+                    Err(error) => return (done, Err(Refused::new(1, &error))),
+                }
             }
         }
-        Err(error) => return Err(error::bus(&error)),
+        // A failure of the bus is that of all that were to be written.
+        Err(error) => return (0, Err(Refused::new(count, &error))),
     }
-    Ok(count)
+    (count, Ok(()))
 }

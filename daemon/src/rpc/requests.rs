@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conductor_core::bus::{Bus, Position};
+use conductor_core::bus::Bus;
 use conductor_core::types::{MessageDraft, MessageId};
 use conductor_proto::reason;
 use dashmap::DashMap;
@@ -68,7 +68,7 @@ impl Requests {
         // A task of its own: a caller that goes away in the middle must not leave the outcome unknown.
         let work = tokio::spawn(async move {
             let post = || async {
-                if look && let Some(posted) = bus.find_key_since(&Position::default(), &key).await? {
+                if look && let Some(posted) = bus.find_recent_key(VALID, &key).await? {
                     return Ok(posted);
                 }
                 bus.post(draft).await.map(|posted| posted.id)

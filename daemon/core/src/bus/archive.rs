@@ -46,6 +46,14 @@ fn order(name: &str, bus: &str) -> Option<Order> {
     Some((stamp.to_owned(), number))
 }
 
+/// The second at which an archive of any bus was made, as `YYYYMMDDHHMMSS`, and the bus.
+pub(super) fn parse(path: &Path) -> Option<(u64, PathBuf)> {
+    let middle = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?;
+    let (bus, _) = middle.rsplit_once('.')?;
+    let (stamp, _) = order(path.file_name()?.to_str()?, bus)?;
+    Some((stamp.replace('-', "").parse().ok()?, path.with_file_name(bus)))
+}
+
 fn name_of(bus: &Path) -> io::Result<&str> {
     bus.file_name().and_then(OsStr::to_str).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
 }
@@ -163,6 +171,14 @@ mod tests {
         }
         let found: Vec<_> = list(&bus).unwrap().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
         assert_eq!(found, names);
+    }
+
+    #[test]
+    fn an_archive_names_its_bus_and_its_time() {
+        let parsed = parse(Path::new("/a/B.md.20260102-030405-2.archived")).unwrap();
+        assert_eq!(parsed, (20_260_102_030_405, PathBuf::from("/a/B.md")));
+        assert_eq!(parse(Path::new("/a/B.md.torn-20260102-030405")), None);
+        assert_eq!(parse(Path::new("/a/B.md.x.archived")), None);
     }
 
     #[test]

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
+
 use super::archive;
+use super::earlier::Archives;
 use super::error::BusError;
 use super::file::{self, identity, open_reader};
+use super::ids;
 use super::options::{Page, Position};
-use super::segment::{FileId, Segment};
+use super::segment::{FileId, News, Segment};
 use super::walk::{Event, Mark, walk};
 use crate::types::{Message, MessageId};
 
@@ -26,6 +30,36 @@ const CACHED: usize = 2;
 pub(super) struct Place {
     segment: Arc<Segment>,
     mark: Mark,
+    /// The file took the place of another, whose messages are not news.
+    known: Option<Known>,
+}
+
+/// What a reader is not shown again.
+#[derive(Clone, Debug)]
+struct Known {
+    /// Messages that were in this file,
+    old: Arc<Segment>,
+    /// as far as they begin before this offset.
+    until: u64,
+}
+
+impl Place {
+    fn begin(segment: Arc<Segment>) -> Self {
+        Self { segment, mark: Mark::default(), known: None }
+    }
+
+    /// The begin of a file that stands where `old` stood.
+    fn instead_of(old: Arc<Segment>, segment: Arc<Segment>) -> Self {
+        let until = segment.readable();
+        Self { segment, mark: Mark::default(), known: Some(Known { old, until }) }
+    }
+
+    fn is_known(&self, start: u64, id: &MessageId) -> std::io::Result<bool> {
+        match &self.known {
+            Some(known) if start < known.until => known.old.held(id.as_str()),
+            _ => Ok(false),
+        }
+    }
 }
 
 /// The files of one bus.
@@ -36,6 +70,9 @@ pub(super) struct Chain {
     /// Inode and size that were last published, so that a notification about our own write costs one stat.
     known_file: AtomicU64,
     known_size: AtomicU64,
+    /// As in [`Files`], for a look that waits for no one.
+    left: Mutex<Option<(Arc<Segment>, u64)>>,
+    archives: Archives,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +93,13 @@ pub(super) struct Stretch {
     pub(super) damaged: u64,
 }
 
+impl Stretch {
+    /// There is nothing to read from `place` on.
+    pub(super) fn nothing(place: Option<Place>) -> Self {
+        Self { messages: Vec::new(), place, more: false, skipped: 0, damaged: 0 }
+    }
+}
+
 /// What a look at the files found.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Synced {
@@ -65,11 +109,20 @@ pub(super) struct Synced {
     pub(super) late: bool,
     /// Records newly found lost.
     pub(super) lost: u64,
+    /// Another program cut, rewrote or replaced the file.
+    pub(super) rewritten: bool,
 }
 
 impl Chain {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, files: Mutex::default(), known_file: AtomicU64::new(0), known_size: AtomicU64::new(u64::MAX) }
+        Self {
+            path,
+            files: Mutex::default(),
+            known_file: AtomicU64::new(0),
+            known_size: AtomicU64::new(u64::MAX),
+            left: Mutex::default(),
+            archives: Archives::default(),
+        }
     }
 
     fn io(&self, action: &'static str) -> impl Fn(std::io::Error) -> BusError {
@@ -81,13 +134,37 @@ impl Chain {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the live file is not as it was last seen. One stat.
+    /// Whether the live file is not as it was last seen, or the newest archive has more than when it was left. Two stats.
     pub(super) fn looks_changed(&self) -> bool {
         let (inode, size) = match std::fs::symlink_metadata(&self.path) {
             Ok(meta) => (identity(&meta).1, meta.len()),
             Err(_) => (0, 0),
         };
-        self.known_file.load(Ordering::Relaxed) != inode || self.known_size.load(Ordering::Relaxed) != size
+        if self.known_file.load(Ordering::Relaxed) != inode || self.known_size.load(Ordering::Relaxed) != size {
+            return true;
+        }
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        left.is_some_and(|(archive, at)| archive.file.metadata().is_ok_and(|meta| meta.len() > at))
+    }
+
+    fn set_previous(&self, files: &mut Files, previous: Option<(Arc<Segment>, u64)>) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = previous.clone();
+        files.previous = previous;
+    }
+
+    /// What the newest archive has up to `size` needs no moving.
+    pub(super) fn left_at(&self, archive: &Segment, size: u64) {
+        let mut files = self.files();
+        if let Some((segment, _)) = files.previous.take().filter(|(segment, _)| segment.id == archive.id) {
+            self.set_previous(&mut files, Some((segment, size)));
+        }
+    }
+
+    /// Reads what is new in a file, with an eye on those before it.
+    fn refresh(&self, segment: &Segment, previous: Option<&(Arc<Segment>, u64)>) -> Result<News, BusError> {
+        let left = previous.map(|(segment, at)| (segment.id, *at));
+        let earlier = self.archives.earlier(&self.path, segment.id, left);
+        segment.refresh(Some(&earlier)).map_err(self.io("read"))
     }
 
     /// Looks at the path and reads what is new.
@@ -100,12 +177,13 @@ impl Chain {
             self.replace_live(&mut files, &mut synced)?;
         }
         if let Some(live) = files.live.clone() {
-            let news = live.refresh().map_err(self.io("read"))?;
+            let news = self.refresh(&live, files.previous.as_ref())?;
             synced.lost += news.lost;
             synced.grown |= news.grown;
             if news.truncated {
                 // Cut or rewritten in place by another program: what it holds now is read anew.
                 files.live = None;
+                synced.rewritten = true;
                 self.replace_live(&mut files, &mut synced)?;
             }
         }
@@ -120,16 +198,32 @@ impl Chain {
 
     /// The live file was renamed, removed or replaced: reads it to its end and opens what stands there now.
     fn replace_live(&self, files: &mut Files, synced: &mut Synced) -> Result<(), BusError> {
+        let archives = self.archives()?;
+        let newest = archives.last().map(|path| file::look(path)).transpose()?.flatten().map(|meta| identity(&meta));
         if let Some(old) = files.live.take() {
-            let news = old.refresh().map_err(self.io("read"))?;
+            let news = self.refresh(&old, files.previous.as_ref())?;
             synced.lost += news.lost;
-            let size = old.file.metadata().map_err(self.io("look at"))?.len();
-            files.previous = Some((old, size));
+            synced.rewritten |= !news.truncated && old.is_unlinked();
+            if !news.truncated && newest.is_none_or(|newest| newest == old.id) {
+                let size = old.settled();
+                old.freeze(size);
+                self.set_previous(files, Some((old, size)));
+            }
+        }
+        if let Some(path) = archives.last()
+            && files.previous.as_ref().is_none_or(|(previous, _)| newest.is_some_and(|newest| newest != previous.id))
+            && let Some(file) = open_reader(path)?
+        {
+            // It was left in a time that we did not see. What it holds by now all readers have where it stands.
+            let archive = Arc::new(Segment::new(file).map_err(self.io("look at"))?);
+            let size = archive.file.metadata().map_err(self.io("look at"))?.len();
+            archive.freeze(size);
+            self.set_previous(files, Some((archive, size)));
         }
         synced.grown = true;
         let Some(file) = open_reader(&self.path)? else { return Ok(()) };
         let live = Arc::new(Segment::new(file).map_err(self.io("look at"))?);
-        synced.lost += live.refresh().map_err(self.io("read"))?.lost;
+        synced.lost += self.refresh(&live, files.previous.as_ref())?.lost;
         files.live = Some(live);
         Ok(())
     }
@@ -153,16 +247,21 @@ impl Chain {
     fn open(&self, path: &Path) -> Result<Option<Arc<Segment>>, BusError> {
         let Some(meta) = file::look(path)? else { return Ok(None) };
         let id = identity(&meta);
-        {
+        let (known, previous) = {
             let files = self.files();
-            let known = files.live.iter().chain(files.previous.iter().map(|(segment, _)| segment)).chain(&files.cached);
-            if let Some(segment) = known.into_iter().find(|segment| segment.id == id) {
-                return Ok(Some(segment.clone()));
+            if let Some(live) = files.live.as_ref().filter(|live| live.id == id) {
+                return Ok(Some(live.clone()));
             }
+            let known = files.previous.iter().map(|(segment, _)| segment).chain(&files.cached);
+            (known.into_iter().find(|segment| segment.id == id).cloned(), files.previous.clone())
+        };
+        if let Some(segment) = known {
+            self.refresh(&segment, previous.as_ref())?;
+            return Ok(Some(segment));
         }
         let Some(file) = open_reader(path)? else { return Ok(None) };
         let segment = Arc::new(Segment::new(file).map_err(self.io("look at"))?);
-        segment.refresh().map_err(self.io("read"))?;
+        self.refresh(&segment, previous.as_ref())?;
         let mut files = self.files();
         files.cached.push_back(segment.clone());
         if files.cached.len() > CACHED {
@@ -179,31 +278,45 @@ impl Chain {
     pub(super) fn begin(&self) -> Result<Option<Place>, BusError> {
         for path in self.archives()? {
             if let Some(segment) = self.open(&path)? {
-                return Ok(Some(Place { segment, mark: Mark::default() }));
+                return Ok(Some(Place::begin(segment)));
             }
         }
-        Ok(self.live().map(|segment| Place { segment, mark: Mark::default() }))
+        Ok(self.live().map(Place::begin))
     }
 
-    /// The file after `segment`; `None` if it is the live one, or is gone from the folder with nothing behind it.
-    fn after(&self, segment: &Segment) -> Result<Option<Arc<Segment>>, BusError> {
+    /// The begin of the file after `segment`; `None` if it is the live one, or is gone from the folder with nothing
+    /// behind it.
+    fn after(&self, segment: &Arc<Segment>) -> Result<Option<Place>, BusError> {
         let live = self.live();
-        if live.as_ref().is_some_and(|live| std::ptr::eq(live.as_ref(), segment)) {
+        if live.as_ref().is_some_and(|live| Arc::ptr_eq(live, segment)) {
             return Ok(None);
         }
-        if self.previous().is_some_and(|(previous, _)| previous.id == segment.id) {
-            return Ok(live);
+        let live = live.filter(|live| live.id != segment.id);
+        if segment.is_unlinked() {
+            // Replaced by another program (or an archive that was removed): a copy of what it held is not news.
+            return Ok(live.map(|live| Place::instead_of(segment.clone(), live)));
         }
+        // Through the folder also from the file that was live before: others may have rotated more than once meanwhile.
         let mut passed = false;
         for path in self.archives()? {
             let Some(meta) = file::look(&path)? else { continue };
             if passed && let Some(next) = self.open(&path)? {
-                return Ok(Some(next));
+                return Ok(Some(Place::begin(next)));
             }
             passed |= identity(&meta) == segment.id;
         }
         // The live file is behind the last archive; an archive that was removed has only it behind.
-        Ok(live.filter(|live| live.id != segment.id))
+        Ok(live.map(Place::begin))
+    }
+
+    /// Where to go on when the file of `place` was rewritten in place: at the begin of what stands there now, but for
+    /// the messages that were there before.
+    pub(super) fn anew(&self, place: Option<Place>) -> Option<Place> {
+        let old = place?.segment;
+        match self.live() {
+            Some(live) if !Arc::ptr_eq(&live, &old) => Some(Place::instead_of(old, live)),
+            _ => None,
+        }
     }
 
     /// The place behind the message `cursor`. Needs a fresh [`Self::sync`].
@@ -236,7 +349,7 @@ impl Chain {
             _ => ControlFlow::Continue(()),
         });
         let mark = walked.map_err(self.io("read"))?.mark;
-        Ok(Some(Place { segment: segment.clone(), mark }))
+        Ok(Some(Place { segment: segment.clone(), mark, known: None }))
     }
 
     /// Reads up to `limit` messages from `place` on. Needs a fresh [`Self::sync`].
@@ -245,7 +358,7 @@ impl Chain {
             Some(place) => Some(place),
             None => self.begin()?,
         };
-        let mut stretch = Stretch { messages: Vec::new(), place, more: false, skipped: 0, damaged: 0 };
+        let mut stretch = Stretch::nothing(place);
         let mut left = bytes;
         while let Some(place) = &mut stretch.place {
             let segment = place.segment.clone();
@@ -270,14 +383,16 @@ impl Chain {
             place.mark = walked.mark;
             for (start, header, body) in found {
                 let id = segment.visible_id(start, &header.id).map_err(self.io("read"))?;
-                stretch.messages.push(message(id, header, body));
+                if !place.is_known(start, &id).map_err(self.io("read"))? {
+                    stretch.messages.push(message(id, header, body));
+                }
             }
             if walked.tail.is_none() {
                 stretch.more = place.mark.offset < segment.readable() || self.after(&segment)?.is_some();
                 break;
             }
             match self.after(&segment)? {
-                Some(next) => *place = Place { segment: next, mark: Mark::default() },
+                Some(next) => *place = next,
                 None => break,
             }
         }
@@ -298,7 +413,7 @@ impl Chain {
         };
         let mark = Mark { offset: segment.readable(), state: super::format::scan::State::between() };
         let mark = if mark.offset == 0 { Mark::default() } else { mark };
-        Ok(Some(Place { segment, mark }))
+        Ok(Some(Place { segment, mark, known: None }))
     }
 
     /// The newest `count` messages.
@@ -316,7 +431,8 @@ impl Chain {
                 }
                 continue;
             };
-            place = Some(Place { mark: current.mark_before_last(wanted), segment: current.clone() });
+            let mark = current.mark_before_last(wanted);
+            place = Some(Place { mark, segment: current.clone(), known: None });
             wanted = wanted.saturating_sub(current.count());
         }
         let mut page = Page::default();
@@ -358,23 +474,57 @@ impl Chain {
         Ok(Position::default())
     }
 
-    /// The first message with `x-key` equal to `key` behind `from`.
-    pub(super) fn find_key(&self, from: &Position, key: &str) -> Result<Option<MessageId>, BusError> {
-        let mut segments = Vec::new();
-        for path in self.archives()? {
-            segments.extend(self.open(&path)?);
+    /// A message with `x-key` equal to `key` that was posted at `since` or later. Looks at filters and few blocks of the
+    /// live file and of the archives made since, of which the newest [`super::earlier::COMPARED`] count.
+    pub(super) fn find_recent_key(&self, since: Timestamp, key: &str) -> Result<Option<MessageId>, BusError> {
+        let since = ids::first_key(since);
+        let live = self.live();
+        if let Some(live) = &live
+            && let Some(id) = live.find_key(key, since).map_err(self.io("read"))?
+        {
+            return Ok(Some(id));
         }
-        segments.extend(self.live());
-        // A file that is gone, or was rewritten, can't be told from one that never was: then everything is searched.
-        let mut first = 0;
-        for (at, segment) in segments.iter().enumerate() {
-            if segment.generation().map_err(self.io("read"))? == Some(from.generation) {
-                first = at;
+        let left = self.previous().map(|(segment, at)| (segment.id, at));
+        let earlier = self.archives.earlier(&self.path, live.map_or((0, 0), |live| live.id), left);
+        let found = earlier.find_key(key, since).map_err(self.io("read"))?;
+        // Only our own entries have keys, and their ids are valid.
+        Ok(found.and_then(|id| id.parse().ok()))
+    }
+
+    /// The files from that with the generation `from` on, oldest first; all of them if there is none.
+    fn files_from(&self, from: u32) -> Result<Vec<Arc<Segment>>, BusError> {
+        let mut found: VecDeque<Arc<Segment>> = VecDeque::new();
+        let is_it = |segment: &Segment| Ok(from != 0 && segment.generation().map_err(self.io("read"))? == Some(from));
+        let archives = self.archives()?;
+        let mut older = archives.iter().rev();
+        let mut next = self.live();
+        loop {
+            if let Some(segment) = next.take() {
+                found.push_front(segment.clone());
+                if is_it(&segment)? {
+                    break;
+                }
+            }
+            // Not indexed: that would read all of it.
+            let Some(path) = older.next() else { break };
+            if let Some(file) = open_reader(path)? {
+                let segment = Arc::new(Segment::new(file).map_err(self.io("look at"))?);
+                let is_live = found.back().is_some_and(|live| live.id == segment.id);
+                next = (!is_live).then_some(segment);
             }
         }
-        for (at, segment) in segments.iter().enumerate().skip(first) {
-            let known = at == first && segment.generation().map_err(self.io("read"))? == Some(from.generation);
-            let end = segment.readable();
+        Ok(found.into())
+    }
+
+    /// The first message with `x-key` equal to `key` behind `from`.
+    pub(super) fn find_key(&self, from: &Position, key: &str) -> Result<Option<MessageId>, BusError> {
+        // A file that is gone, or was rewritten, can't be told from one that never was: then everything is searched.
+        let segments = self.files_from(from.generation)?;
+        for (at, segment) in segments.iter().enumerate() {
+            let known = at == 0 && segment.generation().map_err(self.io("read"))? == Some(from.generation);
+            let is_live = self.live().is_some_and(|live| live.id == segment.id);
+            let whole = || segment.file.metadata().map(|meta| meta.len()).map_err(self.io("look at"));
+            let end = if is_live { segment.readable() } else { whole()? };
             let mark = match known && from.offset <= end && from.offset > 0 {
                 true => Mark { offset: from.offset, state: super::format::scan::State::between() },
                 false => Mark::default(),

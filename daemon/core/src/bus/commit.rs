@@ -1,7 +1,9 @@
 //! What a committer does while it holds the lock: repair, rotation, one batch.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,11 +18,12 @@ use super::error::BusError;
 use super::file::{Appended, Appender};
 use super::format::MAX_HEADER;
 use super::format::encode::{Fields, entry};
-use super::format::scan::Tail;
+use super::format::scan::{State, Tail};
 use super::ids;
 use super::options::{BusOptions, Durability, Posted};
 use super::segment::Segment;
 use super::shared::{Shared, count};
+use super::walk::{Mark, walk};
 use super::writer::{Ask, Job};
 use crate::types::{MessageDraft, MessageId, ProjectId};
 
@@ -57,13 +60,21 @@ impl Answer {
 #[derive(Default)]
 struct Batch {
     text: String,
-    /// Begin in `text`, id and time of each.
-    entries: Vec<(usize, MessageId, Timestamp)>,
+    entries: Vec<Written>,
+}
+
+/// One of them.
+struct Written {
+    /// Where it begins in the batch's text.
+    start: usize,
+    id: MessageId,
+    time: Timestamp,
+    key: Option<String>,
 }
 
 impl Batch {
     /// Adds `drafts`; on failure the batch is as before.
-    fn add(&mut self, drafts: &[MessageDraft], separate_first: bool) -> Result<(), BusError> {
+    fn add(&mut self, drafts: &mut [MessageDraft], separate_first: bool) -> Result<(), BusError> {
         let (length, count) = (self.text.len(), self.entries.len());
         for draft in drafts {
             if separate_first || !self.text.is_empty() {
@@ -77,7 +88,7 @@ impl Batch {
                 self.entries.truncate(count);
                 return Err(BusError::TooLarge { what: "header", size: header, limit: MAX_HEADER });
             }
-            self.entries.push((start, id, time));
+            self.entries.push(Written { start, id, time, key: draft.key.take() });
         }
         Ok(())
     }
@@ -116,14 +127,15 @@ impl Shared {
         match live.tail() {
             (Tail::Clean, _) => {}
             (Tail::Torn { start, ours }, seen) => {
-                if !ours && seen.max(self.age()) < options.foreign_torn_grace {
+                let written = std::fs::symlink_metadata(&self.path).map(|meta| age(&meta)).unwrap_or_default();
+                if !ours && seen.max(written) < options.foreign_torn_grace {
                     return Ok(Session::Unfinished);
                 }
                 repaired = Some(self.move_torn(appender, &live, start)?);
             }
         }
         if synced.late {
-            self.move_late(appender)?;
+            self.move_late(appender, options)?;
         }
         let mut answers = Vec::new();
         while let Some(job) = self.writer.take_if(|job| !matches!(job.ask, Ask::Post { .. })) {
@@ -148,12 +160,6 @@ impl Shared {
         Ok(Session::Served(answers))
     }
 
-    /// How long ago the file was last written; nothing if the clock makes no sense.
-    fn age(&self) -> Duration {
-        let modified = std::fs::symlink_metadata(&self.path).and_then(|meta| meta.modified());
-        modified.ok().and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default()
-    }
-
     /// Takes what has accumulated and commits it.
     fn batch(&self, appender: &mut Appender, options: &BusOptions, size: u64, answers: &mut Vec<Answer>) {
         let always = options.durability == Durability::Always;
@@ -171,9 +177,9 @@ impl Shared {
         let mut batch = Batch::default();
         let mut waiting = Vec::with_capacity(jobs.len());
         for job in jobs {
-            let Job { ask: Ask::Post { drafts, done }, .. } = job else { continue };
+            let Job { ask: Ask::Post { mut drafts, done }, .. } = job else { continue };
             let from = batch.entries.len();
-            match batch.add(&drafts, size > 0) {
+            match batch.add(&mut drafts, size > 0) {
                 Ok(()) => waiting.push((done, from..batch.entries.len())),
                 Err(error) => answers.push(Answer::Posts(done, Err(error))),
             }
@@ -186,10 +192,10 @@ impl Shared {
             Ok(begin) => {
                 count(&counters.posted, batch.entries.len() as u64);
                 for (done, range) in waiting {
-                    let posted = batch.entries[range].iter().map(|(start, id, time)| Posted {
-                        id: id.clone(),
-                        offset: begin + *start as u64,
-                        time: *time,
+                    let posted = batch.entries[range].iter().map(|written| Posted {
+                        id: written.id.clone(),
+                        offset: begin + written.start as u64,
+                        time: written.time,
                     });
                     answers.push(Answer::Posts(done, Ok(posted.collect())));
                 }
@@ -212,8 +218,11 @@ impl Shared {
         if let Some(live) = &live {
             match &result {
                 Ok(begin) => {
-                    let entries: Vec<_> =
-                        batch.entries.iter().map(|(start, id, _)| (begin + *start as u64, id.clone())).collect();
+                    let entries: Vec<_> = batch
+                        .entries
+                        .iter()
+                        .map(|it| (begin + it.start as u64, it.id.as_str(), it.key.as_deref()))
+                        .collect();
                     let end = begin + batch.text.len() as u64;
                     live.unfreeze(&entries, *begin, end);
                     self.chain.note_own(end);
@@ -262,59 +271,120 @@ impl Shared {
     /// Moves what stands from `start` on to a file of its own, cuts it off and reports it on the bus.
     fn move_torn(&self, appender: &mut Appender, live: &Arc<Segment>, start: u64) -> Result<PathBuf, BusError> {
         let size = appender.size().map_err(self.io("look at"))?;
-        let (mut file, path) = archive::create_torn(&self.path).map_err(self.io("save the torn end of"))?;
-        let copied = copy_range(&live.file, start, size, &mut file).and_then(|()| file.sync_all());
-        copied.and_then(|()| archive::sync_folder(&self.path)).map_err(self.io("save the torn end of"))?;
+        let path = self.save_torn_file(&live.file, start, size)?;
         appender.cut_if(size, start).and_then(|()| appender.sync()).map_err(self.io("repair"))?;
         live.cut(start);
-        count(&self.hub.counters.torn, 1);
-        tracing::warn!(bus = %self.path.display(), saved = %path.display(), "moved the unfinished end of a bus away");
-        let body = format!(
-            "an unfinished entry of {} bytes at the end of this bus was moved to {}",
-            size - start,
-            path.display()
-        );
-        if let Some(draft) = warning(&self.path, body) {
-            let mut batch = Batch::default();
-            batch.add(&[draft], start > 0)?;
-            let options = BusOptions { durability: Durability::Batch, ..BusOptions::default() };
-            self.commit(appender, &options, &batch)?;
-        }
+        self.report_torn(appender, size - start, &path)?;
         Ok(path)
     }
 
+    /// Copies an unfinished end to a file of its own.
+    fn save_torn_file(&self, from: &File, start: u64, end: u64) -> Result<PathBuf, BusError> {
+        let (mut file, path) = archive::create_torn(&self.path).map_err(self.io("save the torn end of"))?;
+        let copied = copy_range(from, start, end, &mut file).and_then(|()| file.sync_all());
+        copied.and_then(|()| archive::sync_folder(&self.path)).map_err(self.io("save the torn end of"))?;
+        Ok(path)
+    }
+
+    fn report_torn(&self, appender: &mut Appender, bytes: u64, path: &Path) -> Result<(), BusError> {
+        count(&self.hub.counters.torn, 1);
+        tracing::warn!(bus = %self.path.display(), saved = %path.display(), "moved the unfinished end of a bus away");
+        let body =
+            format!("an unfinished entry of {bytes} bytes at the end of this bus was moved to {}", path.display());
+        if let Some(draft) = warning(&self.path, body) {
+            let mut batch = Batch::default();
+            batch.add(&mut [draft], appender.size().map_err(self.io("look at"))? > 0)?;
+            let options = BusOptions { durability: Durability::Batch, ..BusOptions::default() };
+            self.commit(appender, &options, &batch)?;
+        }
+        Ok(())
+    }
+
     /// Moves entries that were appended to the archive after its rotation (by a program that had it open) to the live
-    /// file, so that all readers meet them in one order and after what they have read.
-    fn move_late(&self, appender: &mut Appender) -> Result<(), BusError> {
+    /// file, so that all readers meet them in one order and after what they have read. What can't be moved yet is tried
+    /// again at the next look.
+    fn move_late(&self, appender: &mut Appender, options: &BusOptions) -> Result<(), BusError> {
         let Some((archive, left_at)) = self.chain.previous() else { return Ok(()) };
         let Ok(true) = archive.file.try_lock().map(|()| true) else { return Ok(()) };
-        let moved = self.move_late_locked(appender, &archive, left_at);
+        let moved = self.move_late_locked(appender, &archive, left_at, options);
         // Closing would free it too.
         let _ = archive.file.unlock();
         moved
     }
 
-    fn move_late_locked(&self, appender: &mut Appender, archive: &Segment, left_at: u64) -> Result<(), BusError> {
-        let end = archive.file.metadata().map_err(self.io("look at the archive of"))?.len();
+    fn move_late_locked(
+        &self,
+        appender: &mut Appender,
+        archive: &Segment,
+        left_at: u64,
+        options: &BusOptions,
+    ) -> Result<(), BusError> {
+        let meta = archive.file.metadata().map_err(self.io("look at the archive of"))?;
+        let end = meta.len();
+        let mark = Mark { offset: left_at, state: State::between() };
+        let walked = walk(&archive.file, mark, end, |_| ControlFlow::Continue(()));
+        let whole = match walked.map_err(self.io("read the archive of"))?.tail {
+            Some(Tail::Torn { start, .. }) if age(&meta) < options.foreign_torn_grace && start < end => return Ok(()),
+            Some(Tail::Torn { start, .. }) => start,
+            _ => end,
+        };
         let mut bytes = Vec::new();
-        copy_range(&archive.file, left_at, end, &mut bytes).map_err(self.io("read the archive of"))?;
-        // Unfinished, or not ours to cut: it stays where it is.
-        if !bytes.ends_with(b"\n") || archive.file.set_len(end).is_err() {
+        copy_range(&archive.file, left_at, whole, &mut bytes).map_err(self.io("read the archive of"))?;
+        let torn = if whole < end { Some(self.save_torn_file(&archive.file, whole, end)?) } else { None };
+        let size = appender.size().map_err(self.io("look at"))?;
+        let live = self.chain.live().filter(|live| live.id == appender.id);
+        // Not shown before it is gone from the archive: who reads it may write again.
+        if let Some(live) = &live {
+            live.freeze(size);
+        }
+        let cut = self.append_late(appender, &bytes, size).map(|()| cut_late(&archive.file, left_at, end));
+        if let Some(live) = &live {
+            live.unfreeze(&[], 0, 0);
+        }
+        self.sync_quietly()?;
+        if let Some(path) = torn {
+            self.report_torn(appender, end - whole, &path)?;
+        }
+        match cut? {
+            Ok(true) => Ok(()),
+            // It has grown without the lock meanwhile, or is not ours to cut: what was moved stays there too.
+            Ok(false) => {
+                self.chain.left_at(archive, end);
+                Ok(())
+            }
+            Err(error) => Err(BusError::io("cut the archive of", &self.path, error)),
+        }
+    }
+
+    fn append_late(&self, appender: &mut Appender, bytes: &[u8], size: u64) -> Result<(), BusError> {
+        let from = bytes.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
+        if from == bytes.len() {
             return Ok(());
         }
-        let from = bytes.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
-        if from < bytes.len() {
-            let mut text = Vec::new();
-            if appender.size().map_err(self.io("look at"))? > 0 {
-                text.push(b'\n');
-            }
-            text.extend_from_slice(&bytes[from..]);
-            self.append(appender, &text, true)?;
+        let mut text = Vec::with_capacity(bytes.len() + 1);
+        if size > 0 {
+            text.push(b'\n');
         }
-        archive.file.set_len(left_at).and_then(|()| archive.file.sync_all()).map_err(self.io("cut the archive of"))?;
-        self.sync_quietly()?;
-        Ok(())
+        text.extend_from_slice(&bytes[from..]);
+        self.append(appender, &text, true).map(|_| ())
     }
+}
+
+/// Cuts an archive that ends at `end` to `size`; says whether it could be cut.
+fn cut_late(file: &File, size: u64, end: u64) -> io::Result<bool> {
+    if file.metadata()?.len() != end {
+        return Ok(false);
+    }
+    match file.set_len(size).and_then(|()| file.sync_all()) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EBADF | libc::EPERM)) => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+/// How long ago a file was last written; nothing if the clock makes no sense.
+fn age(meta: &std::fs::Metadata) -> Duration {
+    let modified = meta.modified();
+    modified.ok().and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default()
 }
 
 /// Copies the bytes `from..to` of a file.

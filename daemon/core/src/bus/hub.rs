@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
 use super::blocking;
@@ -79,6 +80,7 @@ impl BusHub {
             torn: read(&counters.torn),
             rotations: read(&counters.rotations),
             skipped: read(&counters.skipped),
+            rewritten: read(&counters.rewritten),
         }
     }
 
@@ -194,10 +196,11 @@ impl Bus {
             cursor.as_ref().map(|cursor| shared.chain.locate(cursor)).transpose()
         })
         .await?;
-        Ok(Follower::new(self.shared.clone(), place, last))
+        Ok(Follower::behind(self.shared.clone(), place, last))
     }
 
-    /// Follows what is posted from now on.
+    /// Follows what is posted from now on. If another program rewrites or replaces the file, it goes on with the messages
+    /// that were not there before; [`BusStats::rewritten`] counts that.
     ///
     /// # Errors
     /// Failures to read.
@@ -209,7 +212,7 @@ impl Bus {
             shared.chain.end()
         })
         .await?;
-        Ok(Follower::new(self.shared.clone(), place, None))
+        Ok(Follower::of_new(self.shared.clone(), place))
     }
 
     /// The mark of the current end, for [`Self::find_key_since`].
@@ -241,6 +244,23 @@ impl Bus {
         .await
     }
 
+    /// A message with the `x-key` `key` that was posted within `age`, for requests that may be repeated. Costs a look at
+    /// filters, and once a reading of the archives made within `age`; only the newest 16 of them count.
+    ///
+    /// # Errors
+    /// Failures to read.
+    pub async fn find_recent_key(&self, age: Duration, key: &str) -> Result<Option<MessageId>, BusError> {
+        self.shared.touch();
+        let now = Timestamp::now();
+        let since = SignedDuration::try_from(age).ok().and_then(|age| now.checked_sub(age).ok());
+        let (shared, key) = (self.shared.clone(), key.to_owned());
+        blocking(move || {
+            shared.sync()?;
+            shared.chain.find_recent_key(since.unwrap_or(Timestamp::UNIX_EPOCH), &key)
+        })
+        .await
+    }
+
     /// Renames the live file to an archive now; the next post makes a new one. Cursors stay valid.
     ///
     /// # Errors
@@ -267,6 +287,16 @@ impl Bus {
         let (done, answer) = oneshot::channel();
         self.shared.enqueue(Ask::Repair { done }, None);
         answer.await.map_err(|_| BusError::Closed)?
+    }
+
+    #[cfg(test)]
+    pub(super) fn mute(&self) {
+        self.shared.hub.watches.mute();
+    }
+
+    #[cfg(test)]
+    pub(super) fn hold_notifications(&self) -> impl Drop + '_ {
+        self.shared.hub.watches.hold()
     }
 
     async fn exists(&self) -> Result<bool, BusError> {
@@ -321,7 +351,7 @@ pub fn read_file(path: &Path) -> Result<(Vec<Message>, Stats), BusError> {
     let mut messages = Vec::new();
     let Some(file) = file::open_reader(path)? else { return Ok((messages, stats)) };
     let segment = Segment::new(file).map_err(failed)?;
-    segment.refresh().map_err(failed)?;
+    segment.refresh(None).map_err(failed)?;
     let size = segment.file.metadata().map_err(failed)?.len();
     let mut found = Vec::new();
     let walked = walk(&segment.file, Mark::default(), segment.readable(), |event| {

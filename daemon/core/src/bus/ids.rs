@@ -65,6 +65,22 @@ pub(super) fn key(id: &str) -> Option<u128> {
     Some(key)
 }
 
+/// What a key is divided by to get its second, as `YYYYMMDDHHMMSS`.
+const SECOND: u128 = 1_000_000_000_000_000_000;
+
+/// The second of a key, as `YYYYMMDDHHMMSS`, UTC.
+pub(super) fn second(key: u128) -> u64 {
+    u64::try_from(key / SECOND).unwrap_or(u64::MAX)
+}
+
+/// No key of this time or later is smaller.
+pub(super) fn first_key(time: Timestamp) -> u128 {
+    let civil = Offset::UTC.to_datetime(time);
+    let parts = [civil.month(), civil.day(), civil.hour(), civil.minute(), civil.second()];
+    let year = u128::try_from(civil.year()).unwrap_or(0);
+    parts.iter().fold(year, |sum, part| sum * 100 + u128::try_from(*part).unwrap_or(0)) * SECOND
+}
+
 /// The id of an entry that has none of its own.
 pub(super) fn substitute(generation: u32, offset: u64) -> MessageId {
     format!("X-{generation}-{offset}").parse().expect("digits and dashes are a valid id")
@@ -90,6 +106,14 @@ mod tests {
             assert!(id.as_str() > last.as_str());
             last = id;
         }
+    }
+
+    #[test]
+    fn a_key_has_its_second_and_times_have_their_first_key() {
+        let id = key("MSG-20261122-151132-083540026-PID11729-0001").unwrap();
+        assert_eq!(second(id), 20_261_122_151_132);
+        let time = |text: &str| first_key(text.parse().unwrap());
+        assert!(time("2026-11-22T15:11:32.9Z") <= id && time("2026-11-22T15:11:33Z") > id);
     }
 
     #[test]

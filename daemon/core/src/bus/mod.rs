@@ -7,6 +7,7 @@
 //! | [`follow`], [`watch`] | followers; learning of other programs' entries |
 //! | [`chain`] | archives and live file as one sequence, cursors |
 //! | [`segment`], [`index`], [`walk`] | one file: what is readable, where ids are, scanning through a window |
+//! | [`earlier`] | what archives hold: ids that are taken, recent keys |
 //! | [mod@file], [`archive`] | file system calls; names beside the bus |
 //! | [mod@format] | the bytes: pure functions |
 //!
@@ -16,6 +17,7 @@
 mod archive;
 mod chain;
 mod commit;
+mod earlier;
 mod error;
 mod file;
 mod follow;

@@ -106,4 +106,6 @@ pub struct BusStats {
     pub rotations: u64,
     /// Records lost to damage, as met by scans.
     pub skipped: u64,
+    /// Times that another program cut, rewrote or replaced a file, as far as it was noticed.
+    pub rewritten: u64,
 }

@@ -8,14 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::earlier::Earlier;
 use super::format::scan::{State, Tail};
 use super::ids;
-use super::index::{Block, Index, Known};
+use super::index::{Added, Block, Index, Known};
 use super::walk::{Event, Mark, walk};
 use crate::types::MessageId;
 
 /// Bytes within which the first two lines are looked for; the generation covers no more.
 const GENERATION_BYTES: usize = 4096;
+
+/// Bytes before the end of what was read that have to be the same when the file has grown: the end of an entry, with
+/// its checksum or id in nearly all cases.
+const SEAM_BYTES: u64 = 256;
 
 /// Device and inode.
 pub(super) type FileId = (u64, u64);
@@ -41,6 +46,8 @@ struct Scan {
     /// Nothing from here on may be published: it is not durable yet.
     limit: u64,
     tail: Tail<u64>,
+    /// Checksum of the bytes before `readable`.
+    seam: Option<u32>,
     /// Since when the file has been torn at this size.
     torn_since: Option<(u64, Instant)>,
     /// Begin of an entry that was published though it may still grow.
@@ -54,7 +61,7 @@ struct Scan {
 pub(super) struct News {
     /// There is something to read that was not there before.
     pub(super) grown: bool,
-    /// The file is shorter than what was published: another program cut or rewrote it.
+    /// What was published is not there any more: another program cut or rewrote the file.
     pub(super) truncated: bool,
     /// Records lost, newly met.
     pub(super) lost: u64,
@@ -69,6 +76,7 @@ impl Segment {
             size: 0,
             limit: u64::MAX,
             tail: Tail::Clean,
+            seam: None,
             torn_since: None,
             provisional: None,
             generation: None,
@@ -82,23 +90,36 @@ impl Segment {
         self.scan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads what is new in the file.
-    pub(super) fn refresh(&self) -> io::Result<News> {
+    /// Reads what is new in the file. `earlier`: the files before it, whose ids are taken.
+    pub(super) fn refresh(&self, earlier: Option<&Earlier<'_>>) -> io::Result<News> {
         let mut scan = self.scan();
         let size = self.file.metadata()?.len().min(scan.limit);
-        if size < scan.readable {
-            self.dead.store(true, Ordering::Relaxed);
-            return Ok(News { grown: false, truncated: true, lost: 0 });
-        }
         if size == scan.size {
             return Ok(News { grown: false, truncated: false, lost: 0 });
         }
+        if size < scan.readable || (scan.seam.is_some() && self.seam(scan.readable)? != scan.seam) {
+            self.dead.store(true, Ordering::Relaxed);
+            return Ok(News { grown: false, truncated: true, lost: 0 });
+        }
         let (readable, lost) = (scan.readable, scan.lost);
-        self.scan_to(&mut scan, size)?;
+        self.scan_to(&mut scan, size, earlier)?;
+        scan.seam = self.seam(scan.readable)?;
+        drop(scan);
+        // While it can still be had: a file that is rewritten later is compared with it.
+        self.generation()?;
+        let scan = self.scan();
         Ok(News { grown: scan.readable > readable, truncated: false, lost: scan.lost - lost })
     }
 
-    fn scan_to(&self, scan: &mut Scan, size: u64) -> io::Result<()> {
+    /// A checksum of the bytes before `end`.
+    fn seam(&self, end: u64) -> io::Result<Option<u32>> {
+        let mut buf = [0; SEAM_BYTES as usize];
+        let from = end.saturating_sub(SEAM_BYTES);
+        let length = self.file.read_at(&mut buf[..usize::try_from(end - from).map_err(io::Error::other)?], from)?;
+        Ok((end > 0).then(|| crc32c::crc32c(&buf[..length])))
+    }
+
+    fn scan_to(&self, scan: &mut Scan, size: u64, earlier: Option<&Earlier<'_>>) -> io::Result<()> {
         let Scan { index, provisional, lost, .. } = scan;
         let mut published = *provisional;
         *provisional = None;
@@ -116,8 +137,12 @@ impl Segment {
                     }
                     if published.take() != Some(start) {
                         let id = &entry.header.id;
-                        match self.held_before(index, id, before.offset) {
-                            Ok(held) => index.add(id, start, before, held, before.state.is_start() && is_legacy(id)),
+                        match self.held_before(index, id, before.offset, earlier) {
+                            Ok(duplicate) => {
+                                let legacy = before.state.is_start() && is_legacy(id);
+                                let key = entry.header.key.as_deref();
+                                index.add(Added { id, key, start, before, duplicate, legacy });
+                            }
                             Err(error) => {
                                 failed = Some(error);
                                 return ControlFlow::Break(());
@@ -139,16 +164,17 @@ impl Segment {
         Ok(())
     }
 
-    /// Whether an entry that begins before `end` has this id.
-    fn held_before(&self, index: &Index, id: &str, end: u64) -> io::Result<bool> {
+    /// Whether an entry that begins before `end`, or one of an earlier file, has this id.
+    fn held_before(&self, index: &Index, id: &str, end: u64, earlier: Option<&Earlier<'_>>) -> io::Result<bool> {
         if id.is_empty() {
             return Ok(false);
         }
-        Ok(match index.find(id) {
+        let here = match index.find(id) {
             Known::At(_) => true,
             Known::No => false,
             Known::Maybe(block) => self.find_in(index, block, end, |_, other| other == id)?.is_some(),
-        })
+        };
+        Ok(here || earlier.map_or(Ok(false), |earlier| earlier.hold(id))?)
     }
 
     /// The first entry of `block` before `end` that has the property.
@@ -197,6 +223,49 @@ impl Segment {
         Ok((is_entry && self.generation()? == Some(generation)).then_some(offset))
     }
 
+    /// Whether a message with this visible id is, or was, in the file. Of a file that was rewritten in place only the
+    /// index is left: then an id of our form that is not younger than its youngest counts as having been there.
+    pub(super) fn held(&self, id: &str) -> io::Result<bool> {
+        if !self.is_dead() {
+            return Ok(self.find(id)?.is_some());
+        }
+        let scan = self.scan();
+        let substituted = || {
+            let (generation, offset) = ids::parse_substitute(id)?;
+            Some(scan.generation == Some(generation) && offset < scan.readable)
+        };
+        Ok(!matches!(scan.index.find(id), Known::No) || substituted().unwrap_or(false))
+    }
+
+    /// The visible id of an entry with this `x-key`, if its id is not below `since`.
+    pub(super) fn find_key(&self, key: &str, since: u128) -> io::Result<Option<MessageId>> {
+        let scan = self.scan();
+        let mut found = None;
+        for block in scan.index.blocks_with_key(key, since) {
+            walk(&self.file, block.from, block.end.unwrap_or(scan.readable).min(scan.readable), |event| match event {
+                Event::Entry { start, entry, .. } if entry.header.key.as_deref() == Some(key) => {
+                    found = Some((start, entry.header.id.clone()));
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            })?;
+            if found.is_some() {
+                break;
+            }
+        }
+        drop(scan);
+        found.map(|(start, id)| self.visible_id(start, &id)).transpose()
+    }
+
+    /// Where whole entries end: what is appended behind it is new.
+    pub(super) fn settled(&self) -> u64 {
+        let scan = self.scan();
+        match scan.tail {
+            Tail::Torn { start, .. } => start,
+            Tail::Clean => scan.size,
+        }
+    }
+
     /// The ids of entries as readers see them, for entries `(start, own id)`.
     pub(super) fn visible_id(&self, start: u64, own: &str) -> io::Result<MessageId> {
         if !self.scan().index.is_duplicate(start)
@@ -226,6 +295,11 @@ impl Segment {
     /// Whether another program cut or rewrote it.
     pub(super) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has no name any more.
+    pub(super) fn is_unlinked(&self) -> bool {
+        self.file.metadata().is_ok_and(|meta| meta.nlink() == 0)
     }
 
     /// Up to where readers may read.
@@ -280,26 +354,28 @@ impl Segment {
         self.scan().limit = size;
     }
 
-    /// Ends [`Self::freeze`]. `entries`, as `(start, id)`, are what we appended between `begin` and `end`; they are
+    /// Ends [`Self::freeze`]. `entries`, as `(start, id, x-key)`, are what we appended between `begin` and `end`; they are
     /// published without being read again, if the file was scanned up to `begin`.
-    pub(super) fn unfreeze(&self, entries: &[(u64, MessageId)], begin: u64, end: u64) {
+    pub(super) fn unfreeze(&self, entries: &[(u64, &str, Option<&str>)], begin: u64, end: u64) {
         let mut scan = self.scan();
         scan.limit = u64::MAX;
         if entries.is_empty() || scan.size != begin || scan.tail != Tail::Clean {
             return;
         }
-        for (start, id) in entries {
+        for &(start, id, key) in entries {
             // The newline that separates entries stands before `start`.
             let before = Mark { offset: start.saturating_sub(1), state: State::between() };
-            scan.index.add(id.as_str(), *start, before, false, false);
+            scan.index.add(Added { id, key, start, before, duplicate: false, legacy: false });
         }
         scan.provisional = None;
         scan.mark = Mark { offset: end, state: State::between() };
         scan.size = end;
         scan.readable = end;
+        // A failure only means that the next look does without it.
+        scan.seam = self.seam(end).ok().flatten();
     }
 }
 
-fn is_legacy(id: &str) -> bool {
+pub(super) fn is_legacy(id: &str) -> bool {
     id.starts_with("LEGACY-LINE-")
 }

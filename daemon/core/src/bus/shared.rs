@@ -1,7 +1,7 @@
 //! What the parts of one bus share, and what all buses of a hub share.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -29,6 +29,8 @@ pub(super) struct HubState {
     options: RwLock<Arc<BusOptions>>,
     pub(super) counters: Counters,
     pub(super) watches: Watches,
+    /// Buses that wait for another program's lock.
+    pub(super) waiting: AtomicUsize,
 }
 
 /// See [`super::BusStats`].
@@ -43,6 +45,7 @@ pub(super) struct Counters {
     pub(super) torn: AtomicU64,
     pub(super) rotations: AtomicU64,
     pub(super) skipped: AtomicU64,
+    pub(super) rewritten: AtomicU64,
 }
 
 /// Adds to a counter.
@@ -52,7 +55,12 @@ pub(super) fn count(counter: &AtomicU64, more: u64) {
 
 impl HubState {
     pub(super) fn new(options: BusOptions) -> Self {
-        Self { options: RwLock::new(Arc::new(options)), counters: Counters::default(), watches: Watches::default() }
+        Self {
+            options: RwLock::new(Arc::new(options)),
+            counters: Counters::default(),
+            watches: Watches::default(),
+            waiting: AtomicUsize::new(0),
+        }
     }
 
     pub(super) fn options(&self) -> Arc<BusOptions> {
@@ -89,6 +97,10 @@ impl Shared {
     pub(super) fn sync_quietly(&self) -> Result<Synced, BusError> {
         let synced = self.chain.sync()?;
         count(&self.hub.counters.skipped, synced.lost);
+        if synced.rewritten {
+            count(&self.hub.counters.rewritten, 1);
+            tracing::warn!(bus = %self.path.display(), "another program cut, rewrote or replaced a bus");
+        }
         if synced.grown {
             self.publish();
         }

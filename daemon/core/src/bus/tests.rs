@@ -437,3 +437,260 @@ async fn the_same_path_is_the_same_bus() {
     assert_eq!(place.hub.stats().open, 1);
     assert_eq!(all(&place.bus).await, ["x"]);
 }
+
+/// Followers in the end get `expected`, and nothing more for a while.
+async fn assert_followed(follower: &mut Follower, expected: &[&str]) {
+    for body in expected {
+        assert_eq!(&next(follower).await, body);
+    }
+    let more = tokio::time::timeout(Duration::from_millis(100), follower.next()).await;
+    assert!(more.is_err(), "{more:?}");
+}
+
+#[tokio::test]
+async fn a_late_entry_of_an_archive_reaches_followers_without_a_further_post() {
+    for muted in [false, true] {
+        let stat_interval = if muted { Duration::from_millis(50) } else { Duration::from_secs(3600) };
+        let place = place_with(BusOptions { stat_interval, ..BusOptions::default() });
+        if muted {
+            place.bus.mute();
+        }
+        place.bus.post(draft("one")).await.unwrap();
+        let mut late = OpenOptions::new().append(true).open(&place.path).unwrap();
+        let mut follower = place.bus.follow_new().await.unwrap();
+        place.bus.rotate().await.unwrap();
+        place.bus.post(draft("two")).await.unwrap();
+        assert_eq!(next(&mut follower).await, "two");
+        late.write_all(format!("\n{}", foreign("L", "late")).as_bytes()).unwrap();
+        assert_followed(&mut follower, &["late"]).await;
+        late.write_all(format!("\n{}", foreign("M", "later")).as_bytes()).unwrap();
+        assert_followed(&mut follower, &["later"]).await;
+        assert_eq!(all(&place.bus).await, ["one", "two", "late", "later"]);
+        let ids: Vec<_> = place.bus.tail(2).await.unwrap().messages.into_iter().map(|it| it.id.to_string()).collect();
+        assert_eq!(ids, ["L", "M"], "what was moved keeps its id");
+    }
+}
+
+#[tokio::test]
+async fn a_late_entry_is_also_found_by_a_daemon_that_did_not_see_the_rotation() {
+    let place = place();
+    place.bus.post(draft("one")).await.unwrap();
+    let mut late = OpenOptions::new().append(true).open(&place.path).unwrap();
+    place.bus.rotate().await.unwrap();
+    place.bus.post(draft("two")).await.unwrap();
+    let fresh = BusHub::new(BusOptions::default()).bus(&place.path);
+    let mut follower = fresh.follow_new().await.unwrap();
+    late.write_all(format!("\n{}", foreign("L", "late")).as_bytes()).unwrap();
+    assert_followed(&mut follower, &["late"]).await;
+    assert_eq!(all(&fresh).await, ["one", "two", "late"]);
+}
+
+#[tokio::test]
+async fn an_unfinished_late_entry_waits_for_its_end_and_is_saved_if_none_comes() {
+    let options = BusOptions {
+        foreign_torn_grace: Duration::from_millis(300),
+        stat_interval: Duration::from_millis(50),
+        ..BusOptions::default()
+    };
+    let place = place_with(options);
+    place.bus.post(draft("one")).await.unwrap();
+    let mut late = OpenOptions::new().append(true).open(&place.path).unwrap();
+    let mut follower = place.bus.follow_new().await.unwrap();
+    place.bus.rotate().await.unwrap();
+    place.bus.post(draft("two")).await.unwrap();
+    late.write_all(format!("\n{}", foreign("L", "half").trim_end()).as_bytes()).unwrap();
+    assert_eq!(next(&mut follower).await, "two");
+    late.write_all(b" and half\n").unwrap();
+    assert_eq!(next(&mut follower).await, "half and half");
+    late.write_all(format!("\n{}\n---\nmsg_id: T\nty", foreign("M", "whole")).as_bytes()).unwrap();
+    let first = next(&mut follower).await;
+    assert_eq!(first, "whole");
+    assert!(next(&mut follower).await.contains("was moved to"));
+    assert_eq!(place.hub.stats().torn, 1);
+}
+
+#[tokio::test]
+async fn an_id_that_an_archive_holds_is_not_given_again() {
+    let place = place();
+    let ours = place.bus.post(draft("ours")).await.unwrap().id;
+    append(&place.path, &foreign("A", "first"));
+    append(&place.path, &foreign("MSG-20200101-000000-000000001-PID00001-0001", "old form"));
+    place.bus.rotate().await.unwrap();
+    place.bus.post(draft("between")).await.unwrap();
+    append(&place.path, &foreign("B", "own"));
+    place.bus.rotate().await.unwrap();
+    for id in ["A", "B", ours.as_str(), "MSG-20200101-000000-000000001-PID00001-0001", "C"] {
+        append(&place.path, &foreign(id, &format!("again {id}")));
+    }
+    let check = async |bus: &Bus, count: usize| {
+        let messages = bus.read_after(None, 100).await.unwrap().messages;
+        let mut ids: Vec<_> = messages.iter().map(|message| message.id.to_string()).collect();
+        assert!(ids[5..9].iter().all(|id| id.starts_with("X-")), "{ids:?}");
+        assert_eq!((ids[1].as_str(), ids[4].as_str(), ids[9].as_str()), ("A", "B", "C"));
+        // Every message is a cursor of its own.
+        for (n, message) in messages.iter().enumerate().take(messages.len() - 1) {
+            let after = bus.read_after(Some(message.id.clone()), 1).await.unwrap();
+            assert_eq!(after.messages[0].body, messages[n + 1].body);
+        }
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), count);
+        messages
+    };
+    let seen = check(&place.bus, 10).await;
+    assert_eq!(check(&BusHub::new(BusOptions::default()).bus(&place.path), 10).await, seen);
+    place.bus.rotate().await.unwrap();
+    append(&place.path, &foreign("C", "C again"));
+    check(&place.bus, 11).await;
+    check(&BusHub::new(BusOptions::default()).bus(&place.path), 11).await;
+}
+
+#[tokio::test]
+async fn a_recent_key_is_found_in_young_archives_and_an_old_one_is_not() {
+    let place = place();
+    let keyed = |key: &str| MessageDraft { key: Some(key.to_owned()), ..draft("state") };
+    let day = Duration::from_secs(24 * 3600);
+    let first = place.bus.post(keyed("k1")).await.unwrap().id;
+    let old = "---\nmsg_id: MSG-20200101-000000-000000001-PID00001-0001\nts: 2020-01-01T00:00:00Z\ntype: FACT\n\
+        project_id: p\nmeta:\n    x-key: k0\n---\nold\n";
+    let archive = place.path.with_file_name("PROJECT-MESSAGE-BUS.md.20200101-000100.archived");
+    fs::write(archive, old).unwrap();
+    for round in 0..3 {
+        for n in 0..200 {
+            place.bus.post(keyed(&format!("fill-{round}-{n}-{}", "x".repeat(100)))).await.unwrap();
+        }
+        place.bus.rotate().await.unwrap();
+    }
+    let last = place.bus.post(keyed("k2")).await.unwrap().id;
+    for bus in [place.bus.clone(), BusHub::new(BusOptions::default()).bus(&place.path)] {
+        assert_eq!(bus.find_recent_key(day, "k1").await.unwrap(), Some(first.clone()));
+        assert_eq!(bus.find_recent_key(day, "k2").await.unwrap(), Some(last.clone()));
+        assert_eq!(bus.find_recent_key(day, "k0").await.unwrap(), None);
+        assert_eq!(bus.find_recent_key(day, "k3").await.unwrap(), None);
+        assert!(bus.find_key_since(&Position::default(), "k0").await.unwrap().is_some());
+    }
+}
+
+/// Not a test: `cargo test -p conductor-core --lib key_of_a_request -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "measures with a file of 1 GB"]
+async fn the_key_of_a_request_costs_little_beside_a_large_archive() {
+    let place = place_with(BusOptions { durability: Durability::None, rotate_bytes: None, ..BusOptions::default() });
+    let body = "x".repeat(1000);
+    while fs::metadata(&place.path).map_or(0, |meta| meta.len()) < 1 << 30 {
+        let drafts = (0..1000).map(|_| MessageDraft { key: Some("k".into()), ..draft(&body) }).collect();
+        place.bus.post_many(drafts).await.unwrap();
+    }
+    place.bus.rotate().await.unwrap();
+    let young = place.path.with_file_name("PROJECT-MESSAGE-BUS.md.20200101-000100.archived");
+    for name in ["young", "old"] {
+        if name == "old" {
+            let archive = archive::list(&place.path).unwrap().pop().unwrap();
+            fs::rename(archive, &young).unwrap();
+        }
+        let bus = BusHub::new(BusOptions::default()).bus(&place.path);
+        bus.post(draft("one")).await.unwrap();
+        for round in 0..3 {
+            let began = std::time::Instant::now();
+            assert_eq!(bus.find_key_since(&Position::default(), "none").await.unwrap(), None);
+            let whole = began.elapsed();
+            let began = std::time::Instant::now();
+            assert_eq!(bus.find_recent_key(Duration::from_secs(86_400), "none").await.unwrap(), None);
+            println!("{name} archive, call {round}: whole bus {whole:?}, recent {:?}", began.elapsed());
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_follows_what_is_new_is_not_shown_again_what_a_rewritten_file_held() {
+    let replace = |path: &Path, text: &str| {
+        let other = path.with_file_name("other");
+        fs::write(&other, text).unwrap();
+        fs::rename(&other, path).unwrap();
+    };
+    let rewrite = |path: &Path, text: &str| fs::write(path, text).unwrap();
+    let ways: [&dyn Fn(&Path, &str); 2] = [&replace, &rewrite];
+    for way in ways {
+        let place = place();
+        for n in 0..5 {
+            place.bus.post(draft(&n.to_string())).await.unwrap();
+        }
+        append(&place.path, &foreign("A", "foreign"));
+        let mut follower = place.bus.follow_new().await.unwrap();
+        let text = fs::read_to_string(&place.path).unwrap();
+        // Shorter: the last is gone, one is new.
+        let (shorter, _) = text.split_at(text.match_indices("\n---\nmsg_id: ").nth(2).unwrap().0);
+        way(&place.path, &format!("{shorter}\n{}", foreign("N", "new")));
+        assert_followed(&mut follower, &["new"]).await;
+        place.bus.post(draft("then")).await.unwrap();
+        assert_eq!(next(&mut follower).await, "then");
+        // Longer, with all that was there at first.
+        let text = fs::read_to_string(&place.path).unwrap();
+        let changed = text.replace("type: FACT", "type: CHANGED");
+        way(&place.path, &format!("{changed}\n{}", foreign("O", "longer")));
+        assert_followed(&mut follower, &["longer"]).await;
+        place.bus.post(draft("at last")).await.unwrap();
+        assert_followed(&mut follower, &["at last"]).await;
+        assert_eq!(place.hub.stats().rewritten, 2);
+    }
+}
+
+#[tokio::test]
+async fn who_follows_from_a_cursor_goes_on_in_a_file_that_was_replaced_by_a_copy() {
+    let place = place();
+    let first = place.bus.post(draft("one")).await.unwrap().id;
+    place.bus.post(draft("two")).await.unwrap();
+    let mut follower = place.bus.follow(Some(first)).await.unwrap();
+    assert_eq!(next(&mut follower).await, "two");
+    let copy = place.path.with_file_name("copy");
+    fs::copy(&place.path, &copy).unwrap();
+    append(&copy, &foreign("A", "three"));
+    fs::rename(&copy, &place.path).unwrap();
+    assert_followed(&mut follower, &["three"]).await;
+    // Removed, and made anew by the next post.
+    fs::remove_file(&place.path).unwrap();
+    place.bus.post(draft("four")).await.unwrap();
+    assert_followed(&mut follower, &["four"]).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_missed_when_notifications_overflow() {
+    let limit: usize = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
+    let place = place_with(BusOptions { stat_interval: Duration::from_secs(3600), ..BusOptions::default() });
+    place.bus.post(draft("one")).await.unwrap();
+    let mut follower = place.bus.follow_new().await.unwrap();
+    {
+        let (bus, path) = (place.bus.clone(), place.path.clone());
+        let overflow = move || {
+            let held = bus.hold_notifications();
+            // Two files in turn, since equal notifications in a row are one.
+            let mut files = ["a", "b"].map(|name| File::create(path.with_file_name(name)).unwrap());
+            for n in 0..limit + 1000 {
+                files[n % 2].write_all(b"x").unwrap();
+            }
+            // Its own notification has no room any more.
+            append(&path, &foreign("A", "foreign"));
+            drop(held);
+        };
+        tokio::task::spawn_blocking(overflow).await.unwrap();
+    }
+    assert_followed(&mut follower, &["foreign"]).await;
+    append(&place.path, &foreign("B", "afterwards"));
+    assert_followed(&mut follower, &["afterwards"]).await;
+}
+
+#[tokio::test]
+async fn without_notifications_a_look_each_interval_finds_everything() {
+    let place = place_with(BusOptions { stat_interval: Duration::from_millis(50), ..BusOptions::default() });
+    place.bus.mute();
+    let mut follower = place.bus.follow(None).await.unwrap();
+    for n in 0..3 {
+        append(&place.path, &foreign(&format!("A{n}"), &n.to_string()));
+        assert_eq!(next(&mut follower).await, n.to_string());
+    }
+    let archive = place.path.with_file_name("PROJECT-MESSAGE-BUS.md.20991231-000000.archived");
+    fs::rename(&place.path, archive).unwrap();
+    append(&place.path, &foreign("B", "in the next file"));
+    assert_followed(&mut follower, &["in the next file"]).await;
+}

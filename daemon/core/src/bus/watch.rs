@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::archive::folder;
+use super::archive::{self, folder};
 use super::shared::{HubState, Shared};
 
 /// What a hub watches.
@@ -30,6 +30,9 @@ struct Folders {
     /// How many followed buses are in a folder, and whether it is being watched.
     folders: HashMap<PathBuf, (usize, bool)>,
     ticking: bool,
+    /// Notifications don't come.
+    #[cfg(test)]
+    muted: bool,
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -47,7 +50,9 @@ impl Followed {
             Ok(event) if event.kind.is_access() => return,
             Ok(event) => {
                 let buses = guard(&self.buses);
-                event.paths.iter().filter_map(|path| buses.get(path)?.0.upgrade()).collect()
+                // An archive may still get entries of programs that had it open.
+                let bus = |path: &PathBuf| buses.get(path).or_else(|| buses.get(&archive::parse(path)?.1));
+                event.paths.iter().filter_map(|path| bus(path)?.0.upgrade()).collect()
             }
             Err(_) => self.all(),
         };
@@ -58,7 +63,7 @@ impl Followed {
 }
 
 impl Shared {
-    /// Wakes followers if the file is not as it was last read. One stat.
+    /// Wakes followers if the files are not as they were last read.
     fn poke(&self) {
         if self.chain.looks_changed() {
             self.publish();
@@ -69,6 +74,10 @@ impl Shared {
 impl Folders {
     /// Watches a folder, or gives up in silence: the stat is there for that.
     fn watch(&mut self, path: &Path, followed: &Arc<Followed>) -> bool {
+        #[cfg(test)]
+        if self.muted {
+            return false;
+        }
         if self.watcher.is_none() {
             let followed = Arc::downgrade(followed);
             let made = notify::recommended_watcher(move |event| {
@@ -155,6 +164,19 @@ async fn tick(hub: Arc<HubState>) {
         if !looked.unwrap_or(false) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+impl Watches {
+    /// From now on there are no notifications.
+    pub(super) fn mute(&self) {
+        guard(&self.watcher).muted = true;
+    }
+
+    /// Stops the thread that gets the notifications at the next one, until the guard is dropped.
+    pub(super) fn hold(&self) -> impl Drop + '_ {
+        guard(&self.followed.buses)
     }
 }
 

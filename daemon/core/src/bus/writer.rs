@@ -2,8 +2,9 @@
 //!
 //! Posts queue up; one committer at a time takes the lock, then everything that has accumulated, writes it with one
 //! `write`, makes it durable with one fdatasync, publishes it and answers. The committer is a blocking job of the
-//! runtime that ends when the queue is empty, so an idle bus costs no thread, and a bus whose lock is held delays no
-//! other.
+//! runtime that ends when the queue is empty, so an idle bus costs no thread. Where it has to wait for another program
+//! (its lock, its unfinished entry) the job ends too, and a timer starts it again: a bus that waits holds no thread, so
+//! any number of them delay no other.
 //!
 //! What a crash leaves behind, and what the next writer makes of it:
 //!
@@ -23,15 +24,17 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::commit::{Answer, Session};
 use super::error::BusError;
 use super::file::{Appender, identity, look};
 use super::options::{BusOptions, Durability, Posted};
-use super::shared::{Shared, count};
+use super::shared::{HubState, Shared, count};
 use crate::types::MessageDraft;
 
 /// What may wait in the queue of one bus, in units of 1 KiB: 32 MiB, far more than a disk syncs at once. A post beyond
@@ -39,6 +42,11 @@ use crate::types::MessageDraft;
 const QUEUE_UNITS: usize = 32 << 10;
 /// First and longest pause between two tries for the lock: about what a batch of another process takes.
 const LOCK_PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(2));
+/// Tries for a lock that all waiting buses of a hub make together in a second, about: some percent of a core. With more
+/// than ten of them each pauses for longer.
+const LOCK_TRIES: u32 = 5_000;
+/// The longest pause there is, however many wait.
+const LOCK_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Pause after a turn for whose lock we had to wait: flock has no queue, and others poll for it too.
 const COURTESY: Duration = Duration::from_millis(3);
 /// Pause between two looks at another program's unfinished entry.
@@ -54,7 +62,7 @@ pub(super) struct Writer {
     queue: Mutex<Queue>,
     arrived: Condvar,
     room: Arc<Semaphore>,
-    pub(super) appender: Mutex<Option<Appender>>,
+    appender: Mutex<Option<Appender>>,
 }
 
 #[derive(Default)]
@@ -125,6 +133,16 @@ impl Writer {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes the file that was kept open.
+    fn take_kept(&self) -> Option<Appender> {
+        self.appender.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Keeps the file open for the next turn.
+    fn keep(&self, appender: Option<Appender>) {
+        *self.appender.lock().unwrap_or_else(PoisonError::into_inner) = appender;
+    }
+
     /// Takes the first job if `wanted` says so.
     pub(super) fn take_if(&self, wanted: impl FnOnce(&Job) -> bool) -> Option<Job> {
         let mut queue = self.queue();
@@ -162,7 +180,7 @@ impl Shared {
         if !queue.running {
             queue.running = true;
             drop(queue);
-            let committer = Committer { shared: self.clone(), ended: false };
+            let committer = Committer { shared: self.clone(), pause: LOCK_PAUSE.0, ended: false };
             tokio::task::spawn_blocking(move || committer.run());
         } else if queue.wanted.is_some_and(|wanted| queue.jobs.len() >= wanted) {
             queue.wanted = None;
@@ -180,11 +198,58 @@ impl Shared {
     }
 }
 
+/// Answers what a turn with the lock has done; says how many it served.
+fn answer(shared: &Shared, session: Result<Session, BusError>) -> usize {
+    match session {
+        Ok(Session::Served(answers)) => {
+            let served = answers.len();
+            answers.into_iter().for_each(Answer::send);
+            served
+        }
+        Ok(Session::Moved | Session::Unfinished) => 0,
+        // The file can't be worked on at all: nobody who waits has better prospects.
+        Err(error) => {
+            for job in shared.writer.take_while(|_| true) {
+                count(&shared.hub.counters.failed, job.messages());
+                job.fail(error.clone());
+            }
+            0
+        }
+    }
+}
+
+/// Counts one bus that waits for another program.
+struct Waiting(Arc<HubState>);
+
+impl Waiting {
+    fn new(hub: Arc<HubState>) -> Self {
+        hub.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(hub)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The one that writes. If it is dropped before its end (by a panic, or by a runtime that shuts down before it ran),
 /// those who wait are told, and the next post starts another.
 struct Committer {
     shared: Arc<Shared>,
+    /// Pause before the next try for a lock that another program holds.
+    pause: Duration,
     ended: bool,
+}
+
+/// What came of a try for the lock.
+enum Locked {
+    Yes(Appender),
+    /// Another program has it.
+    Held,
+    /// Nobody waits any more.
+    Over,
 }
 
 impl Drop for Committer {
@@ -208,19 +273,26 @@ impl Committer {
         loop {
             let options = shared.hub.options();
             let began = Instant::now();
-            let mut served = 0;
-            let mut contended = false;
-            if let Some(mut appender) = self.lock(&options, &mut contended) {
-                let session = shared.session(&mut appender, &options);
-                appender.unlock();
-                let keep = !matches!(session, Ok(super::commit::Session::Moved));
-                *shared.writer.appender.lock().unwrap_or_else(PoisonError::into_inner) = keep.then_some(appender);
-                served = self.after_session(session);
-            }
-            if contended {
-                std::thread::sleep(COURTESY);
-            } else if served > 0 && options.durability != Durability::Always {
-                self.gather(served, began.elapsed());
+            let contended = self.pause > LOCK_PAUSE.0;
+            let mut rest = contended.then_some(COURTESY);
+            match self.lock(&options) {
+                Locked::Yes(mut appender) => {
+                    self.pause = LOCK_PAUSE.0;
+                    let session = shared.session(&mut appender, &options);
+                    appender.unlock();
+                    let keep = !matches!(session, Ok(Session::Moved));
+                    shared.writer.keep(keep.then_some(appender));
+                    if matches!(session, Ok(Session::Unfinished)) {
+                        rest = Some(TORN_PAUSE);
+                        self.expire(options.lock_timeout);
+                    }
+                    let served = answer(shared, session);
+                    if rest.is_none() && served > 0 && options.durability != Durability::Always {
+                        self.gather(served, began.elapsed());
+                    }
+                }
+                Locked::Held => rest = Some(self.next_pause()),
+                Locked::Over => {}
             }
             let mut queue = shared.writer.queue();
             if queue.jobs.is_empty() {
@@ -228,34 +300,29 @@ impl Committer {
                 self.ended = true;
                 return;
             }
+            drop(queue);
+            if let Some(rest) = rest {
+                return self.resume_after(rest);
+            }
         }
     }
 
-    /// Answers what a session has done; says how many posts it served.
-    fn after_session(&self, session: Result<super::commit::Session, BusError>) -> usize {
-        use super::commit::Session;
-        match session {
-            Ok(Session::Served(answers)) => {
-                let served = answers.len();
-                for answer in answers {
-                    answer.send();
-                }
-                return served;
-            }
-            Ok(Session::Moved) => {}
-            Ok(Session::Unfinished) => {
-                std::thread::sleep(TORN_PAUSE);
-                self.expire(self.shared.hub.options().lock_timeout);
-            }
-            // The file can't be worked on at all: nobody who waits has better prospects.
-            Err(error) => {
-                for job in self.shared.writer.take_while(|_| true) {
-                    count(&self.shared.hub.counters.failed, job.messages());
-                    job.fail(error.clone());
-                }
-            }
-        }
-        0
+    /// Goes on after `rest`, without a thread meanwhile.
+    fn resume_after(self, rest: Duration) {
+        tokio::spawn(async move {
+            let waiting = Waiting::new(self.shared.hub.clone());
+            tokio::time::sleep(rest).await;
+            drop(waiting);
+            tokio::task::spawn_blocking(move || self.run());
+        });
+    }
+
+    /// How long to wait for a lock that is held. Grows, and with the number of buses that wait.
+    fn next_pause(&mut self) -> Duration {
+        let waiting = u32::try_from(self.shared.hub.waiting.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let shared_out = (Duration::from_secs(1) / LOCK_TRIES).saturating_mul(waiting).min(LOCK_PAUSE_MAX);
+        self.pause = (self.pause * 2).min(LOCK_PAUSE.1);
+        self.pause.max(shared_out)
     }
 
     /// Waits a little for those who were just answered, so that callers that post one message after the other share
@@ -293,46 +360,34 @@ impl Committer {
         queue.wanted = None;
     }
 
-    /// Opens and locks the file that stands at the path. `None`: nobody waits any more.
-    /// `contended`: another program had it.
-    fn lock(&self, options: &BusOptions, contended: &mut bool) -> Option<Appender> {
+    /// Opens and locks the file that stands at the path. Never waits.
+    fn lock(&self, options: &BusOptions) -> Locked {
         let shared = &self.shared;
-        let mut pause = LOCK_PAUSE.0;
-        let mut held = shared.writer.appender.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let failed = |error| {
+            answer(shared, Err(error));
+            Locked::Over
+        };
+        let mut held = shared.writer.take_kept();
         loop {
-            let locked = match held.take() {
-                Some(appender) => appender.try_lock().map(|free| (appender, free)).map_err(|error| ("lock", error)),
+            let appender = match held.take() {
+                Some(appender) => appender,
                 None => match Appender::open(&shared.path) {
-                    Ok(appender) => appender.try_lock().map(|free| (appender, free)).map_err(|error| ("lock", error)),
-                    Err(error) => {
-                        self.after_session(Err(error));
-                        return None;
-                    }
+                    Ok(appender) => appender,
+                    Err(error) => return failed(error),
                 },
             };
-            match locked {
-                Ok((appender, true)) => match look(&shared.path) {
-                    Ok(Some(meta)) if identity(&meta) == appender.id => return Some(appender),
+            match appender.try_lock() {
+                Ok(true) => match look(&shared.path) {
+                    Ok(Some(meta)) if identity(&meta) == appender.id => return Locked::Yes(appender),
                     // Renamed, removed or replaced since it was opened: the lock of another file is of no use.
                     Ok(_) => drop(appender),
-                    Err(error) => {
-                        self.after_session(Err(error));
-                        return None;
-                    }
+                    Err(error) => return failed(error),
                 },
-                Ok((appender, false)) => {
-                    held = Some(appender);
-                    *contended = true;
-                    if !self.expire(options.lock_timeout) {
-                        return None;
-                    }
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(LOCK_PAUSE.1);
+                Ok(false) => {
+                    shared.writer.keep(Some(appender));
+                    return if self.expire(options.lock_timeout) { Locked::Held } else { Locked::Over };
                 }
-                Err((action, error)) => {
-                    self.after_session(Err(BusError::io(action, &shared.path, error)));
-                    return None;
-                }
+                Err(error) => return failed(BusError::io("lock", &shared.path, error)),
             }
         }
     }

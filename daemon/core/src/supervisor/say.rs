@@ -1,6 +1,7 @@
 //! Saying something to a task: a USER message that is posted once, also where a crash cut the request short.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Supervisor;
 use super::command::{Caller, CommandError};
@@ -9,6 +10,9 @@ use super::tasks::detached;
 use crate::store::TaskRecord;
 use crate::store::task_file::RequestRecord;
 use crate::types::{MessageDraft, MessageId, TaskKey};
+
+/// How long a request that posts a message may be repeated.
+const REPEATED: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Supervisor {
     /// Posts a USER message to a task; with `now` its agent's turn is ended so that it reads it at once.
@@ -68,7 +72,7 @@ impl Supervisor {
     ) -> Result<MessageId, CommandError> {
         let marker = request.map(|request| format!("request:{}", request.id));
         if let Some(marker) = &marker
-            && let Some(id) = self.0.shared.task_bus(key).find_key_since(&Default::default(), marker).await?
+            && let Some(id) = self.0.shared.task_bus(key).find_recent_key(REPEATED, marker).await?
         {
             return Ok(id);
         }
