@@ -1,5 +1,6 @@
 //! `conductor-shim <run folder>`: starts the agent of one run, keeps its exit code, ends its tree.
 //! `conductor-shim --rescue <run folder>`: does what is left of that for a run whose shim has died.
+//! `conductor-shim --exec …`: no shim at all, but the way into a wrapper around an agent, and out of it; see `exec`.
 //!
 //! It reads and writes the files of [`conductor_shim::protocol`] and knows nothing else of Conductor. It never
 //! touches the agent's output, restarts nothing, and decides nothing: limits, graces and policy are in `spec.json`.
@@ -47,9 +48,10 @@ fn main() {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let code = match arguments.as_slice() {
         [flag, folder] if flag == "--rescue" => program::rescue(folder.as_ref()),
+        [flag, how, argv @ ..] if flag == "--exec" && !argv.is_empty() => program::exec(how, argv),
         [folder] if !folder.as_encoded_bytes().starts_with(b"-") => program::start(folder.as_ref()),
         _ => {
-            eprintln!("usage: conductor-shim [--rescue] RUN_FOLDER");
+            eprintln!("usage: conductor-shim [--rescue] RUN_FOLDER | --exec ignore|default PROGRAM ARGUMENT...");
             EXIT_USAGE
         }
     };

@@ -15,6 +15,7 @@
 
 mod claude;
 mod command;
+pub mod confine;
 pub mod env;
 pub mod event;
 mod json;

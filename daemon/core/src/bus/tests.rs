@@ -609,7 +609,7 @@ async fn who_follows_what_is_new_is_not_shown_again_what_a_rewritten_file_held()
         fs::rename(&other, path).unwrap();
     };
     let rewrite = |path: &Path, text: &str| fs::write(path, text).unwrap();
-    let ways: [&dyn Fn(&Path, &str); 2] = [&replace, &rewrite];
+    let ways: [fn(&Path, &str); 2] = [replace, rewrite];
     for way in ways {
         let place = place();
         for n in 0..5 {

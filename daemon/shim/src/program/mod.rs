@@ -2,6 +2,7 @@
 
 mod child;
 mod clock;
+mod exec;
 mod exit;
 mod group;
 mod leader;
@@ -16,6 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use exec::exec;
 pub(crate) use rescue::rescue;
 pub(crate) use start::start;
 

@@ -10,6 +10,7 @@ const WINDOW: usize = 64;
 
 /// One step of a scan, with offsets of the file.
 #[derive(Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a handful of them live at once")]
 enum Found {
     Entry { start: usize, end: usize, header: Header, body: String, damaged: bool, provisional: bool },
     Torn { start: usize, ours: bool },
