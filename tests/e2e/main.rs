@@ -11,6 +11,7 @@ mod failpoints;
 mod foreign;
 mod hostile;
 mod idempotent;
+mod idle;
 mod input;
 mod pressure;
 mod prompts;

@@ -286,7 +286,8 @@ mod tests {
     #[test]
     fn a_first_prompt_is_the_preamble_and_the_task() {
         let mut run = request(Path::new("/root"));
-        run.limits = Limits { wall_time: Some(Duration::from_secs(5400)), log_bytes: Some(2 << 30) };
+        run.limits =
+            Limits { wall_time: Some(Duration::from_secs(5400)), log_bytes: Some(2 << 30), ..Limits::default() };
         insta::assert_snapshot!(build(&run, &input("Fix the bug.\n---\nNow.", None)));
     }
 

@@ -8,6 +8,7 @@
 //! | `prepare`, `finalize` | the begin and the end of a run |
 //! | `submit` | a new task, whole or not at all |
 //! | `tasks`, `projects` | the commands |
+//! | `idle` | runs without a sign of life |
 //! | `recover` | what a start of conductord finds |
 //! | `accounts` | which accounts take no work for now |
 //! | `usage` | what agents used, added up |
@@ -22,6 +23,7 @@ mod deletions;
 mod dispatch;
 mod entry;
 mod finalize;
+mod idle;
 mod inspect;
 mod origin;
 mod perform;
@@ -172,6 +174,7 @@ impl Supervisor {
         tokio::spawn(dispatcher.run());
         // What lives is watched from its descriptors on, a moment later: none of it keeps callers waiting.
         tokio::spawn(async move { later.into_iter().for_each(|work| drop(tokio::spawn(work))) });
+        tokio::spawn(idle::watch(Arc::clone(&shared)));
         tokio::spawn(reap_orphans(shared.runner.children().clone()));
         let worker = Arc::clone(&shared);
         tokio::task::spawn_blocking(move || end_strays(&worker));

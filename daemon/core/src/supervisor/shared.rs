@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::accounts::Accounts;
+use super::idle::IdleWatch;
 use super::tokens::Tokens;
 use super::usage::Ledger;
 use crate::agents::{Agents, Host};
@@ -26,6 +27,7 @@ pub(super) struct Shared {
     pub(super) tokens: Tokens,
     pub(super) host: Arc<Host>,
     pub(super) socket: PathBuf,
+    pub(super) idle: IdleWatch,
     settings: RwLock<Settings>,
 }
 
@@ -64,6 +66,7 @@ impl Shared {
             tokens: parts.tokens,
             host,
             socket: parts.socket,
+            idle: IdleWatch::default(),
             settings: RwLock::new(Settings { config: parts.config, agents }),
         }
     }

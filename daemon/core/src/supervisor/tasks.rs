@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::command::{Caller, CommandError, MAX_REQUEST_ID, ResumeRequest, StopRequest, Submit};
 use super::dispatch::{Command, Message, Reply};
+use super::idle::IdleWatch;
 use super::perform::blocking;
 use super::record::File;
 use super::{Supervisor, prepare, submit};
@@ -413,6 +414,7 @@ impl Supervisor {
         self.tell(Message::WaitChildren { key: run.task.clone(), reply });
         // Gives the slot back also when the caller goes away.
         let _end = EndWait { supervisor: self.clone(), key: run.task.clone() };
+        let _waiting = self.waiting(run);
         let timed_out = match timeout {
             None => {
                 let _ = done.await;
@@ -421,6 +423,12 @@ impl Supervisor {
             Some(limit) => tokio::time::timeout(limit, done).await.is_err(),
         };
         Ok((self.catalog().children_of(&run.task), timed_out))
+    }
+
+    /// Says that a run waits for an answer of ours for as long as the returned value lives: it is not idle.
+    #[must_use]
+    pub fn waiting(&self, run: &RunKey) -> impl Send + Sync + use<> {
+        IdleWatch::waiting(&self.0.shared, run)
     }
 
     /// Ends a run; its task's loop goes on.
