@@ -103,6 +103,21 @@ fn every_sign_of_life_keeps_a_run_alive() {
 }
 
 #[test]
+fn without_cgroups_the_table_of_processes_tells_who_works() {
+    in_sandbox(|sandbox| {
+        let (_daemon, client) = start_with(sandbox, &Config::new(sandbox).set("cgroup", "off"))?;
+        let asleep = client.submit(limited(once("asleep-walk", &["leave 600000", "sleep 600000"])))?;
+        // Below a shell in a session of its own, as agents start their tools.
+        let work = "sh setsid sh -c 'end=$(($(date +%s)+6)); while [ $(date +%s) -lt $end ]; do i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; done' & wait";
+        let worked = assert_lives(&client, once("works-walk", &[work]))?;
+        assert_eq!(client.last_run(&worked)?.tier, "walk");
+        let asleep = client.wait_task(&asleep.task_id)?;
+        assert_idle(&client.last_run(&asleep)?)?;
+        sandbox.assert_no_strays()
+    });
+}
+
+#[test]
 fn a_message_through_conductord_is_a_sign_of_life() {
     in_sandbox(|sandbox| {
         let (_daemon, client) = start(sandbox)?;
@@ -220,7 +235,7 @@ fn a_parent_that_waits_for_its_children_is_not_idle() {
 #[test]
 fn limits_come_from_the_configuration_and_a_task_may_switch_them_off() {
     in_sandbox(|sandbox| {
-        let config = Config::new(sandbox).set("defaults.idle_warn", "\"off\"").set("defaults.idle_timeout", "1s");
+        let config = Config::new(sandbox).set("defaults.idle_warn", "off").set("defaults.idle_timeout", "1s");
         let (_daemon, client) = start_with(sandbox, &config)?;
         let task = client.submit(once("configured", &["sleep 600000"]))?;
         let mut without = once("without", &["wait-file go"]);

@@ -363,6 +363,7 @@ mod tests {
         assert!(group.is_populated().unwrap());
         assert_eq!(group.processes().unwrap(), [child.id() as i32]);
         assert!(!group.wait_empty(Duration::from_millis(20)).unwrap());
+        assert!(group.cpu_time().unwrap() < Duration::from_secs(60), "of a process that sleeps");
         group.kill().unwrap();
         assert!(group.wait_empty(Duration::from_secs(30)).unwrap());
         child.wait().unwrap();

@@ -120,8 +120,23 @@ struct Registry {
     runs: HashMap<RunKey, Entry>,
     /// Calls in progress in which a run waits for its children or for a task.
     waits: HashMap<RunKey, u32>,
+    /// When the next look is made; `None`: not before a run comes.
+    next: Option<Instant>,
     /// Tells the entries of one run apart that come after each other.
     generation: u64,
+}
+
+impl Registry {
+    /// When the next look is due.
+    fn next(&mut self) -> Option<Instant> {
+        self.next = self.runs.values().filter(|entry| entry.probe.is_some()).filter_map(|entry| entry.due).min();
+        self.next
+    }
+
+    /// Whether a look that is due then would be missed by a watch that sleeps.
+    fn is_earlier(&self, due: Option<Instant>) -> bool {
+        due.is_some_and(|due| self.next.is_none_or(|next| due < next))
+    }
 }
 
 #[derive(Debug)]
@@ -164,6 +179,7 @@ impl Looked {
             entry.due = Some(Instant::now() + entry.clock.period());
         }
         drop(registry);
+        // A watch that sleeps longer than that is told.
         self.shared.idle.changed.notify_one();
     }
 }
@@ -224,9 +240,12 @@ impl IdleWatch {
             limit: limits.act,
             tell,
         };
+        let wake = registry.is_earlier(entry.due);
         registry.runs.insert(key.clone(), entry);
         drop(registry);
-        shared.idle.changed.notify_one();
+        if wake {
+            shared.idle.changed.notify_one();
+        }
         Some(Looked { shared: Arc::clone(shared), key, generation, notices })
     }
 
@@ -250,7 +269,7 @@ struct Taken {
 pub(super) async fn watch(shared: Arc<Shared>) {
     let mut posts = Posts::default();
     loop {
-        let next = shared.idle.lock().runs.values().filter_map(|entry| entry.due).min();
+        let next = shared.idle.lock().next();
         match next {
             None => shared.idle.changed.notified().await,
             Some(due) if due > Instant::now() => tokio::select! {
