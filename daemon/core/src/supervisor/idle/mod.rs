@@ -7,7 +7,7 @@
 //! | output on either stream | size of the log files ([`probe`]) | two stats |
 //! | a message of the run on its task's or project's bus, through us or by its own append | [`posts`] | a stat for each bus; what is new, if it has grown |
 //! | it waits for its children or for a task, by a call to us | [`IdleWatch::waiting`] | none |
-//! | a pause before a retry that its stream announced last and that is not over | end of its stream, once for each size | 64 KiB, of a quiet run |
+//! | a pause before a retry that its stream announced last and that is not over | ends of its streams, once for each size | 64 KiB, of a quiet run |
 //! | CPU time of its tree, 2 % of one CPU or more | `cpu.stat` of its cgroup, or one walk through `/proc` for all | of quiet runs |
 //!
 //! What can't be told counts as a sign: nobody is ended on a doubt. A run that was stopped by SIGSTOP shows none of them

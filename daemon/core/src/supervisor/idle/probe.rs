@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use conductor_shim::protocol::Start;
 
 use super::super::finalize::open_log;
-use crate::agents::{Adapter, EventKind};
+use crate::agents::{Adapter, EventKind, Stream};
 use crate::config::AgentKind;
 use crate::runner::{Tree, cpu_times};
 use crate::types::RunInfo;
@@ -37,10 +37,10 @@ pub(super) struct Probe {
     adapter: Option<Arc<dyn Adapter>>,
     tree: Tree,
     seen: Option<[Option<Mark>; 2]>,
-    /// When standard output was first seen as it is.
-    printed: Instant,
-    /// Standard output whose end was read.
-    read: Option<Mark>,
+    /// When each stream was first seen as it is.
+    printed: [Instant; 2],
+    /// The logs whose ends were read.
+    read: Option<[Option<Mark>; 2]>,
     /// The end of an announced pause.
     resumes: Option<Instant>,
     /// CPU time of the tree, and when it was read.
@@ -57,7 +57,7 @@ impl Probe {
             adapter: adapter.filter(|adapter| adapter.kind() != AgentKind::Command),
             tree: Tree::new(start, info.run_id.to_string()),
             seen: None,
-            printed: Instant::now(),
+            printed: [Instant::now(); 2],
             read: None,
             resumes: None,
             cpu: None,
@@ -71,21 +71,28 @@ impl Probe {
             Some((found.len(), found.ino()))
         });
         let before = self.seen.replace(marks);
-        if before.is_none_or(|before| before[0] != marks[0]) {
-            self.printed = now;
-            self.resumes = None;
+        for (index, printed) in self.printed.iter_mut().enumerate() {
+            if before.is_none_or(|before| before[index] != marks[index]) {
+                *printed = now;
+            }
         }
         before != Some(marks)
     }
 
     /// Whether it has said that it pauses, and the pause is not over.
     fn is_pausing(&mut self, now: Instant) -> bool {
-        let (Some(adapter), Some([Some(mark), _])) = (&self.adapter, self.seen) else { return false };
-        if self.read.replace(mark) != Some(mark)
-            && let Some(path) = &self.logs[0]
-        {
-            let pause = tail(path).and_then(|tail| announced_pause(&**adapter, &tail));
-            self.resumes = pause.and_then(|pause| self.printed.checked_add(pause));
+        let Some(adapter) = &self.adapter else { return false };
+        if self.read != self.seen {
+            self.read = self.seen;
+            let pause = |stream: Stream, index: usize| {
+                let pause = announced_pause(&**adapter, stream, &tail(self.logs[index].as_ref()?)?)?;
+                self.printed[index].checked_add(pause)
+            };
+            // Standard output tells of the work: what comes there ends a pause that standard error has told of. The
+            // other way round it may be any remark.
+            let [out, err] = self.printed;
+            let told = [pause(Stream::Stdout, 0), pause(Stream::Stderr, 1).filter(|_| err >= out)];
+            self.resumes = told.into_iter().flatten().max();
         }
         self.resumes.is_some_and(|resumes| now < resumes)
     }
@@ -138,13 +145,13 @@ fn tail(path: &std::path::Path) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The pause before a retry, if that is the last thing that the stream tells of the agent's work.
-fn announced_pause(adapter: &dyn Adapter, tail: &[u8]) -> Option<Duration> {
+/// The pause before a retry, if that is the last thing that a stream tells of the agent's work.
+fn announced_pause(adapter: &dyn Adapter, stream: Stream, tail: &[u8]) -> Option<Duration> {
     let mut pause = None;
-    adapter.events().feed(tail, &mut |event| match event.kind {
+    adapter.events().feed(stream, tail, &mut |event| match event.kind {
         EventKind::Retry { delay, .. } => pause = delay,
         // They accompany whatever happens.
-        EventKind::Usage(_) | EventKind::Limit(_) => {}
+        EventKind::Usage { .. } | EventKind::Limit(_) => {}
         _ => pause = None,
     });
     pause
@@ -220,8 +227,11 @@ mod tests {
             assert!(look(&mut [&mut probe])[0]);
         }
         let hours = |count: u64| Duration::from_secs(count * 3600);
-        assert!(probe.is_pausing(probe.printed + hours(5)));
-        assert!(!probe.is_pausing(probe.printed + hours(7)));
+        assert!(probe.is_pausing(probe.printed[0] + hours(5)));
+        assert!(!probe.is_pausing(probe.printed[0] + hours(7)));
+        std::fs::write(folder.path().join("err"), "a remark\n").unwrap();
+        assert!(look(&mut [&mut probe])[0]);
+        assert!(look(&mut [&mut probe])[0], "a remark on standard error ends no pause");
         writeln!(log, "{SAID}").unwrap();
         assert!(look(&mut [&mut probe])[0], "it has printed");
         assert!(!look(&mut [&mut probe])[0], "and the pause is over");
@@ -238,9 +248,9 @@ mod tests {
         std::fs::write(&path, format!("{long}{RETRY}\n")).unwrap();
         let found = tail(&path).unwrap();
         assert!(found.len() as u64 <= TAIL && found.starts_with(b"{"));
-        assert_eq!(announced_pause(&*claude(), &found), Some(Duration::from_secs(21_600)));
+        assert_eq!(announced_pause(&*claude(), Stream::Stdout, &found), Some(Duration::from_secs(21_600)));
         std::fs::write(&path, format!("{RETRY}\n{long}")).unwrap();
-        assert_eq!(announced_pause(&*claude(), &tail(&path).unwrap()), None);
+        assert_eq!(announced_pause(&*claude(), Stream::Stdout, &tail(&path).unwrap()), None);
         // One line without an end.
         std::fs::write(&path, vec![b'x'; 3 * TAIL as usize]).unwrap();
         assert_eq!(tail(&path), None);
