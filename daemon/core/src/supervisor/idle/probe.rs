@@ -45,6 +45,8 @@ pub(super) struct Probe {
     resumes: Option<Instant>,
     /// CPU time of the tree, and when it was read.
     cpu: Option<(Instant, Duration)>,
+    /// The same at the begin of the present silence.
+    calm: Option<(Instant, Duration)>,
 }
 
 impl Probe {
@@ -61,6 +63,7 @@ impl Probe {
             read: None,
             resumes: None,
             cpu: None,
+            calm: None,
         }
     }
 
@@ -100,10 +103,19 @@ impl Probe {
     /// Whether its tree has worked. What can't be told is no proof of idleness.
     fn has_worked(&mut self, now: Instant, used: Option<Duration>) -> bool {
         let Some(used) = used else { return true };
-        let Some((then, before)) = self.cpu.replace((now, used)) else { return false };
-        let least = (now.saturating_duration_since(then) / CPU_PART).max(LEAST_CPU);
-        // It falls when a process has ended that nobody waited for.
-        used.checked_sub(before).is_none_or(|used| used >= least)
+        let last = self.cpu.replace((now, used));
+        let first = *self.calm.get_or_insert((now, used));
+        // Since the last look, which shows a short piece of work after a long silence; and since the silence began, which
+        // shows the work of a tree that gets little of a busy machine.
+        let worked = last.into_iter().chain([first]).any(|(then, before)| {
+            let least = (now.saturating_duration_since(then) / CPU_PART).max(LEAST_CPU);
+            // It falls when a process has ended that nobody waited for.
+            used.checked_sub(before).is_none_or(|used| used >= least)
+        });
+        if worked {
+            self.calm = Some((now, used));
+        }
+        worked
     }
 }
 
@@ -113,7 +125,7 @@ pub(super) fn look(probes: &mut [&mut Probe]) -> Vec<bool> {
     let mut alive: Vec<bool> = Vec::with_capacity(probes.len());
     for probe in probes.iter_mut() {
         alive.push(if probe.has_printed(now) {
-            probe.cpu = None;
+            (probe.cpu, probe.calm) = (None, None);
             true
         } else {
             probe.is_pausing(now)
@@ -268,6 +280,13 @@ mod tests {
         assert!(!probe.has_worked(at(3), Some(Duration::from_secs(11))));
         assert!(probe.has_worked(at(4), Some(Duration::from_secs(5))), "a process has ended");
         assert!(probe.has_worked(at(5), None), "not to be told");
+        // A worker that gets little: too little in each of many short spans, enough in all of them.
+        let at = |tenth: u64| begin + Duration::from_secs(3600) + Duration::from_millis(100 * tenth);
+        let used = |tenth: u64| Some(Duration::from_secs(60) + Duration::from_millis(15 * tenth));
+        probe.calm = None;
+        probe.cpu = None;
+        let worked: Vec<bool> = (0..5).map(|tenth| probe.has_worked(at(tenth), used(tenth))).collect();
+        assert_eq!(worked, [false, false, true, false, true]);
         child.kill().unwrap();
         child.wait().unwrap();
     }
