@@ -25,6 +25,8 @@ const OF_A_TASK: &[&str] = &[
 ];
 /// Those that it meets when it is stopped.
 const OF_A_STOP: &[&str] = &["daemon.stop.", "shim.stop."];
+/// Those that an idle run meets.
+const OF_AN_IDLE_END: &[&str] = &["daemon.idle."];
 /// Those that a bus meets when it is full.
 const OF_A_ROTATION: &[&str] = &["bus.before_rotate", "bus.after_rotate"];
 
@@ -211,6 +213,11 @@ fn a_kill_at_any_point_of_a_stop_leaves_everything_whole() {
 }
 
 #[test]
+fn a_kill_at_any_point_of_the_end_of_an_idle_run_leads_to_the_same_end() {
+    named(OF_AN_IDLE_END).into_iter().for_each(crate::idle::through_an_idle_end);
+}
+
+#[test]
 fn a_kill_in_any_durable_write_leaves_everything_whole() {
     at_once(&named(&["durable."]), |name| {
         // Early, and somewhere in the middle of the task's life.
@@ -258,7 +265,7 @@ fn a_kill_around_a_rotation_of_a_bus_costs_no_message() {
 
 #[test]
 fn every_failpoint_is_tried_and_is_in_the_code() {
-    let tried = named(&[OF_A_TASK, OF_A_STOP, OF_A_ROTATION].concat());
+    let tried = named(&[OF_A_TASK, OF_A_STOP, OF_AN_IDLE_END, OF_A_ROTATION].concat());
     let missing: Vec<_> = NAMES.iter().filter(|name| !tried.contains(name)).collect();
     assert!(missing.is_empty(), "nothing tries {missing:?}");
     let daemon = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../daemon");

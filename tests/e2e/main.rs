@@ -12,6 +12,7 @@ mod foreign;
 mod group;
 mod hostile;
 mod idempotent;
+mod idle;
 mod input;
 mod limits;
 mod pressure;

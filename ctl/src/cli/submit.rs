@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{bytes, duration};
+use super::values::{bytes, duration, duration_or_off};
 
 /// `start`
 #[derive(Args, Debug)]
@@ -102,6 +102,12 @@ pub struct SpecArgs {
     /// Wall time of one run
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub wall_time: Option<Duration>,
+    /// Time without output, message or CPU use of a run until its task is warned, or off
+    #[arg(long, value_name = "TIME", value_parser = duration_or_off)]
+    pub idle_warn: Option<Duration>,
+    /// Time without output, message or CPU use until a run is ended, or off
+    #[arg(long, value_name = "TIME", value_parser = duration_or_off)]
+    pub idle_timeout: Option<Duration>,
     /// Size of a log at which its run is stopped
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub log_limit: Option<u64>,

@@ -55,6 +55,14 @@ pub fn moment(text: &str) -> Result<jiff::Timestamp, String> {
     jiff::Timestamp::now().checked_sub(ago).map_err(|error| error.to_string())
 }
 
+/// Parses what [`duration`] does, or `off`, which is zero.
+///
+/// # Errors
+/// A sentence for the person who typed it.
+pub(super) fn duration_or_off(text: &str) -> Result<Duration, String> {
+    if text == "off" { Ok(Duration::ZERO) } else { duration(text).map_err(|error| format!("{error}, or off")) }
+}
+
 /// Parses `0`, `4096`, `64KiB`, `512MiB`, `2GiB`, `10MB`.
 ///
 /// # Errors
@@ -103,6 +111,9 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1_500)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert_eq!(duration_or_off("off"), Ok(Duration::ZERO));
+        assert_eq!(duration_or_off("10m"), Ok(Duration::from_secs(600)));
+        assert!(duration_or_off("never").is_err_and(|error| error.ends_with("or off")));
         for bad in ["", "5", "s", "-1s", "1s2", "1y", "99999d", "1.2.3s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }

@@ -92,8 +92,11 @@ fn task_row(task: &Task, run: Option<&Run>, wide: bool) -> Vec<Cell> {
         row.extend(run_cells(run));
         row.push(task.spec.as_ref().map_or("", |spec| spec.cwd.as_str()).into());
     }
-    let why = if task.problem.is_empty() { &task.why } else { &task.problem };
-    row.push(Cell::toned(why, Tone::Quiet));
+    let idle = run.and_then(idle_text).filter(|_| task.problem.is_empty());
+    row.push(match idle {
+        Some(idle) => Cell::toned(idle, Tone::Waiting),
+        None => Cell::toned(if task.problem.is_empty() { &task.why } else { &task.problem }, Tone::Quiet),
+    });
     row
 }
 
@@ -113,6 +116,12 @@ fn run_row(run: &Run, wide: bool) -> Vec<Cell> {
     }
     row.push(Cell::toned(if run.external { "run by another program" } else { "" }, Tone::Quiet));
     row
+}
+
+/// That the task's run has shown no sign of life for long.
+fn idle_text(run: &Run) -> Option<String> {
+    let since = run.idle_since.as_ref()?;
+    Some(format!("idle for {}: no output, message or CPU time", time::elapsed_text(Some(since), None)))
 }
 
 fn run_cells(run: Option<&Run>) -> [Cell; 4] {

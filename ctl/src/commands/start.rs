@@ -145,6 +145,8 @@ pub(super) fn spec_of(args: &SpecArgs, agent: String, cwd: String) -> TaskSpec {
         wall_time: args.wall_time.map(time::to_wire),
         log_limit_bytes: args.log_limit.unwrap_or(0),
         on_exit: exit.into(),
+        idle_warn: args.idle_warn.map(time::to_wire),
+        idle_timeout: args.idle_timeout.map(time::to_wire),
     }
 }
 
@@ -247,6 +249,9 @@ fn describe(screen: &Screen, spec: &TaskSpec, agent: Option<&Agent>) -> String {
     });
     if let Some(wall) = &spec.wall_time {
         parts.push(format!("{} each", time::duration(time::from_wire(wall))));
+    }
+    if let Some(idle) = &spec.idle_timeout {
+        parts.push(format!("{} idle", time::duration(time::from_wire(idle))));
     }
     if spec.log_limit_bytes > 0 {
         parts.push(format!("logs up to {}", time::bytes(spec.log_limit_bytes)));

@@ -84,6 +84,8 @@ fn build(root: &Root, tasks: usize, runs: usize, own: bool) -> Result<(), Box<dy
         on_child_timeout: Default::default(),
         wall_time: None,
         log_limit: None,
+        idle_warn: None,
+        idle_timeout: None,
         on_exit: Default::default(),
     };
     let start: Timestamp = "2026-11-22T15:11:32.094481035Z".parse()?;

@@ -117,6 +117,17 @@ impl Cgroup {
         path.join("cgroup.events").exists().then(|| Self { path: path.to_owned() })
     }
 
+    /// CPU time that everything in the folder has used so far, ended processes included. The kernel keeps it with or
+    /// without the cpu controller.
+    ///
+    /// # Errors
+    /// `NotFound` if the folder is gone, `InvalidData` if the kernel's answer is not understood.
+    pub fn cpu_time(&self) -> io::Result<Duration> {
+        let text = fs::read_to_string(self.path.join("cpu.stat"))?;
+        let used = text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok());
+        used.map(Duration::from_micros).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
     /// The folder that [`Cgroup::create`] would have made for this run. `None`: there is none.
     #[must_use]
     pub fn of_run(parent: &Path, run_id: &str) -> Option<Self> {
@@ -352,6 +363,7 @@ mod tests {
         assert!(group.is_populated().unwrap());
         assert_eq!(group.processes().unwrap(), [child.id() as i32]);
         assert!(!group.wait_empty(Duration::from_millis(20)).unwrap());
+        assert!(group.cpu_time().unwrap() < Duration::from_secs(60), "of a process that sleeps");
         group.kill().unwrap();
         assert!(group.wait_empty(Duration::from_secs(30)).unwrap());
         child.wait().unwrap();

@@ -42,6 +42,10 @@ pub const NAMES: &[&str] = &[
     "daemon.stop.before_stop_json",
     "daemon.stop.after_stop_json",
     "daemon.stop.after_signal",
+    // conductord, the end of an idle run
+    "daemon.idle.before_stop_json",
+    "daemon.idle.after_stop_json",
+    "daemon.idle.after_signal",
     // shim, stop
     "shim.stop.after_read",
     "shim.stop.after_int",

@@ -41,6 +41,8 @@ pub struct Stat {
     pub user_ticks: u64,
     /// System CPU time of its own, in clock ticks.
     pub system_ticks: u64,
+    /// CPU time of the children that it has waited for, and of theirs, in clock ticks; 0 where the system keeps none.
+    pub waited_ticks: u64,
     /// Start time in clock ticks since boot.
     pub start_ticks: u64,
 }

@@ -166,6 +166,11 @@ pub struct Stop {
     pub why: String,
     /// Pauses of the stop sequence; both 0 means kill at once.
     pub graces: Graces,
+    /// The run is ended because it showed no sign of life; `why` says since when, and the outcome is `timed_out` instead
+    /// of `stopped`. Read by conductord alone: a shim carries out every stop alike. Later orders keep what the first
+    /// said.
+    #[serde(default)]
+    pub idle: bool,
 }
 
 /// Written by conductord when the agent's exit was seen by it and not by a shim.

@@ -138,6 +138,8 @@ pub(super) fn spec(spec: v1::TaskSpec) -> Result<SpecDraft, Status> {
             v1::ExitPolicy::Report => ExitPolicy::Report,
             v1::ExitPolicy::Keep => ExitPolicy::Keep,
         },
+        idle_warn: duration("spec.idle_warn", spec.idle_warn)?,
+        idle_timeout: duration("spec.idle_timeout", spec.idle_timeout)?,
     })
 }
 

@@ -126,6 +126,7 @@ impl TaskService for Tasks {
         let (call, request) = self.begin("WaitTask", request)?;
         let key = call.task(&request.project_id, &request.task_id)?;
         let open = self.0.streams.open("WaitTask", &call.caller().who);
+        let _waiting = call.run().map(|run| self.0.supervisor.waiting(run));
         let task = tokio::select! {
             task = self.0.supervisor.wait_task(&key) => task.map_err(|error| error::command(&error))?,
             () = open.ending() => return Err(error::shutting_down()),

@@ -106,6 +106,8 @@ fn spec(spec: &TaskSpec) -> v1::TaskSpec {
             ExitPolicy::Keep => v1::ExitPolicy::Keep,
         }
         .into(),
+        idle_warn: spec.idle_warn.map(duration),
+        idle_timeout: spec.idle_timeout.map(duration),
     }
 }
 
@@ -192,6 +194,9 @@ pub(super) fn run(run: &RunInfo, folder: String, bytes: (u64, u64), revision: u6
         wall_time: run.limits.wall_time.map(duration),
         log_limit_bytes: run.limits.log_bytes.unwrap_or(0),
         revision,
+        idle_warn: run.limits.idle_warn.map(duration),
+        idle_timeout: run.limits.idle_timeout.map(duration),
+        idle_since: run.idle_since.map(time),
         account: text(run.account.as_ref()),
         limit: run.limit.as_ref().map(limit),
         models: run

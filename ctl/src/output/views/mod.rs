@@ -36,3 +36,13 @@ fn yes_no(value: bool) -> &'static str {
 fn limit(duration: Option<&Duration>) -> String {
     duration.map_or_else(|| "none".into(), |duration| time::duration(time::from_wire(duration)))
 }
+
+/// What happens to a run without a sign of life, for people.
+fn idle_limit(warn: Option<&Duration>, end: Option<&Duration>) -> String {
+    match (warn, end) {
+        (None, None) => "none".into(),
+        (None, Some(_)) => limit(end),
+        (Some(_), None) => format!("none, warned after {}", limit(warn)),
+        (Some(_), Some(_)) => format!("{}, warned after {}", limit(end), limit(warn)),
+    }
+}

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::super::details::{Line, line, or_dash, toned};
 use super::super::table::{Cell, Kind, Table};
 use super::super::{Resource, Tone, time, words};
-use super::{duration, limit, timestamp};
+use super::{duration, idle_limit, limit, timestamp};
 
 /// A run for programs.
 #[derive(Serialize)]
@@ -45,6 +45,9 @@ pub(crate) struct RunView {
     external: bool,
     wall_time: Option<String>,
     log_limit_bytes: u64,
+    idle_warn: Option<String>,
+    idle_timeout: Option<String>,
+    idle_since: Option<String>,
     revision: u64,
     account: String,
     limit: Option<LimitView>,
@@ -157,6 +160,9 @@ impl Resource for Run {
             external: self.external,
             wall_time: duration(self.wall_time.as_ref()),
             log_limit_bytes: self.log_limit_bytes,
+            idle_warn: duration(self.idle_warn.as_ref()),
+            idle_timeout: duration(self.idle_timeout.as_ref()),
+            idle_since: timestamp(self.idle_since.as_ref()),
             revision: self.revision,
             account: self.account.clone(),
             limit: self.limit.as_ref().map(limit_view),
@@ -230,6 +236,9 @@ impl Resource for Run {
         if !self.error_summary.is_empty() {
             lines.push(toned("error", &self.error_summary, Tone::Failed));
         }
+        if let Some(since) = &self.idle_since {
+            lines.push(toned("idle since", time::clock(since), Tone::Waiting));
+        }
         if self.external {
             lines.push(toned("external", "owned by another program; it can't be stopped here", Tone::Waiting));
         }
@@ -251,6 +260,7 @@ impl Resource for Run {
             or_dash("tier", &self.tier),
             or_dash("left over", stragglers(self)),
             line("wall time", limit(self.wall_time.as_ref())),
+            line("idle limit", idle_limit(self.idle_warn.as_ref(), self.idle_timeout.as_ref())),
             line(
                 "log limit",
                 if self.log_limit_bytes == 0 { "none".into() } else { time::bytes(self.log_limit_bytes) },
@@ -284,6 +294,9 @@ fn known_end(run: &Run) -> Option<&prost_types::Timestamp> {
 }
 
 fn note(run: &Run) -> String {
+    if let (Some(_), RunStatus::Running) = (&run.idle_since, run.status()) {
+        return format!("idle for {}", time::elapsed_text(run.idle_since.as_ref(), None));
+    }
     let ending = words::ending(run);
     if ending == "exit 0" { String::new() } else { ending }
 }

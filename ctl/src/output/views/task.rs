@@ -7,7 +7,7 @@ use super::super::details::{Line, line, or_dash, toned};
 use super::super::table::{Cell, Kind, Table};
 use super::super::{Resource, Tone, time, words};
 use super::usage::{RowView, row_view};
-use super::{duration, limit, timestamp};
+use super::{duration, idle_limit, limit, timestamp};
 
 /// A task for programs.
 #[derive(Serialize)]
@@ -52,6 +52,8 @@ struct SpecView {
     wall_time: Option<String>,
     log_limit_bytes: u64,
     on_exit: String,
+    idle_warn: Option<String>,
+    idle_timeout: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -82,6 +84,8 @@ fn spec(spec: &TaskSpec) -> SpecView {
         wall_time: duration(spec.wall_time.as_ref()),
         log_limit_bytes: spec.log_limit_bytes,
         on_exit: words::exit_policy(spec.on_exit()),
+        idle_warn: duration(spec.idle_warn.as_ref()),
+        idle_timeout: duration(spec.idle_timeout.as_ref()),
     }
 }
 
@@ -227,6 +231,7 @@ fn spec_lines(spec: &TaskSpec) -> Vec<Line> {
         line("mode", words::mode(spec.mode())),
         or_dash("folder", &spec.cwd),
         line("wall time", limit(spec.wall_time.as_ref())),
+        line("idle limit", idle_limit(spec.idle_warn.as_ref(), spec.idle_timeout.as_ref())),
         line("log limit", if spec.log_limit_bytes == 0 { "none".into() } else { time::bytes(spec.log_limit_bytes) }),
         line("restart delay", limit(spec.restart_delay.as_ref())),
         line(

@@ -28,6 +28,8 @@ pub enum EndCause {
     Stop,
     /// Its wall time was used up.
     WallTime,
+    /// It showed no sign of life; the sentence, for people.
+    Idle(String),
     /// A log reached its limit.
     LogLimit,
     /// It could not be executed.
@@ -69,6 +71,7 @@ impl ExitFacts {
         match &self.cause {
             EndCause::Stop => Classified::new(Outcome::Stopped, "stopped on request"),
             EndCause::WallTime => Classified::new(Outcome::TimedOut, "its wall time was used up"),
+            EndCause::Idle(sentence) => Classified::new(Outcome::TimedOut, sentence.clone()),
             EndCause::LogLimit => Classified::new(Outcome::LogLimit, "a log reached its size limit"),
             EndCause::SpawnFailed { step, errno } => {
                 let error = std::io::Error::from_raw_os_error(*errno);
@@ -159,6 +162,7 @@ mod tests {
         let with = |cause| ExitFacts { cause, ..natural(Some(0), None) }.classify().outcome;
         assert_eq!(with(EndCause::Stop), Outcome::Stopped);
         assert_eq!(with(EndCause::WallTime), Outcome::TimedOut);
+        assert_eq!(with(EndCause::Idle("idle".into())), Outcome::TimedOut);
         assert_eq!(with(EndCause::LogLimit), Outcome::LogLimit);
         assert_eq!(with(EndCause::SpawnFailed { step: "exec".into(), errno: 2 }), Outcome::SpawnFailed);
         assert_eq!(with(EndCause::Unknown("reboot".into())), Outcome::Lost);

@@ -177,12 +177,12 @@ fn preamble(text: &mut String, run: &RunRequest, input: &PromptInput<'_>) {
 }
 
 fn limits(run: &RunRequest) -> String {
-    let time = run.limits.wall_time.map(|time| {
-        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        format!("{} of wall time for this run", Time::millis(millis))
-    });
+    let text = |time: std::time::Duration| Time::millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let time = run.limits.wall_time.map(|time| format!("{} of wall time for this run", text(time)));
+    let idle =
+        run.limits.idle_timeout.map(|time| format!("{} without any output, message or use of the CPU", text(time)));
     let log = run.limits.log_bytes.map(|bytes| format!("{} of output on each stream", Size::bytes(bytes)));
-    let all: Vec<String> = time.into_iter().chain(log).collect();
+    let all: Vec<String> = time.into_iter().chain(idle).chain(log).collect();
     if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }
 
@@ -286,7 +286,12 @@ mod tests {
     #[test]
     fn a_first_prompt_is_the_preamble_and_the_task() {
         let mut run = request(Path::new("/root"));
-        run.limits = Limits { wall_time: Some(Duration::from_secs(5400)), log_bytes: Some(2 << 30) };
+        run.limits = Limits {
+            wall_time: Some(Duration::from_secs(5400)),
+            log_bytes: Some(2 << 30),
+            idle_timeout: Some(Duration::from_secs(1800)),
+            ..Limits::default()
+        };
         insta::assert_snapshot!(build(&run, &input("Fix the bug.\n---\nNow.", None)));
     }
 

@@ -96,6 +96,13 @@ impl Config {
         if let Some(time) = defaults.wall_time {
             problems.time("defaults.wall_time", time, Duration::from_secs(1), 365 * DAY);
         }
+        for (key, time) in
+            [("defaults.idle_warn", defaults.idle_warn), ("defaults.idle_timeout", defaults.idle_timeout)]
+        {
+            if let Some(time) = time.time() {
+                problems.time(key, time, Duration::from_secs(1), 365 * DAY);
+            }
+        }
         problems.number("defaults.log_limit", defaults.log_limit, Size::mib(1), Size::bytes(16 << 40));
         problems.number("defaults.max_concurrent_runs", defaults.max_concurrent_runs, 1, 1000);
         problems.number("bus.rotate_size", self.bus.rotate_size, Size::mib(1), Size::bytes(1 << 40));

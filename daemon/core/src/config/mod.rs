@@ -24,7 +24,7 @@ pub(crate) use check::reserved;
 pub use load::{ConfigError, Flags, MAX_FILE, Place, Problem, environment};
 pub use paths::{MAX_SOCKET_PATH, PathError, SYSTEM_CONFIG, SYSTEM_ROOT, SYSTEM_SOCKET, Scope, check_socket};
 pub use token::{Env, MAX_TOKEN, Secret, Token, TokenError, token_variable};
-pub use units::{Size, Time, UnitError};
+pub use units::{Size, Time, TimeOrOff, UnitError};
 
 /// Runs nest this deep at most (§6).
 pub const MAX_DEPTH: u32 = 16;
@@ -194,6 +194,11 @@ pub struct Defaults {
     pub wall_time: Option<Time>,
     /// Size of each log of one run, 1MiB to 16TiB, at which it is stopped.
     pub log_limit: Size,
+    /// Time without any sign of life of a run (output, a message, CPU time, a pause that it has announced) after which
+    /// its task is warned, 1s to 365d, or `off`; time asleep does not count.
+    pub idle_warn: TimeOrOff,
+    /// Time without any sign of life after which a run is ended with the outcome timed_out, 1s to 365d, or `off`.
+    pub idle_timeout: TimeOrOff,
     /// Runs at the same time, 1 to 1000; further ones queue.
     pub max_concurrent_runs: u32,
 }
@@ -208,6 +213,8 @@ impl Default for Defaults {
             on_child_timeout: ChildPolicy::default(),
             wall_time: None,
             log_limit: Size::mib(2048),
+            idle_warn: TimeOrOff::seconds(600),
+            idle_timeout: TimeOrOff::seconds(1800),
             max_concurrent_runs: 16,
         }
     }

@@ -33,7 +33,7 @@ agents:
   shell: {type: command, program: ./agent.sh, args: ['--file', '{prompt}'], prompt: file, env_pass: [AWS_*]}
 defaults:
   {agent: shell, max_restarts: 3, restart_delay: 500ms, child_wait_timeout: 1h30m, on_child_timeout: stop,
-   wall_time: 2h, log_limit: 512MiB, max_concurrent_runs: 4}
+   wall_time: 2h, log_limit: 512MiB, idle_warn: 2m, idle_timeout: off, max_concurrent_runs: 4}
 bus: {durability: always, rotate_size: 10MiB, lock_timeout: 5s}
 stop: {int_grace: 0s, term_grace: 1s, exit_grace: 250ms}
 backoff: {base: 2s, max: 1m}
@@ -58,6 +58,7 @@ fn every_key_is_read_and_paths_are_relative_to_the_file() {
     let config = load(FULL).unwrap();
     assert_eq!(config.defaults.child_wait_timeout.get().as_secs(), 5400);
     assert_eq!(config.defaults.log_limit.get(), 512 << 20);
+    assert_eq!((config.defaults.idle_warn, config.defaults.idle_timeout), (TimeOrOff::seconds(120), TimeOrOff::OFF));
     assert_eq!(config.defaults.on_child_timeout, ChildPolicy::Stop);
     assert_eq!((config.cgroup, config.on_shutdown), (CgroupMode::Off, OnShutdown::Stop));
     assert_eq!(config.agents["claude"].permission_mode, Some(PermissionMode::AcceptEdits));
@@ -76,6 +77,8 @@ fn errors_of_the_text_name_line_column_and_what_was_expected() {
         "defaults:\n  restart_delay: 90",
         "defaults:\n  wall_time: 90 minutes",
         "defaults: {log_limit: 2GB}",
+        "defaults: {idle_warn: never}",
+        "defaults: {idle_timeout: 30}",
         "bus:\n  durability: sometimes",
         "agents:\n  claude: {type: codex}",
         "agents:\n  claude: {model: opus}",
@@ -105,7 +108,7 @@ agents:
   f: {type: claude, env: {CONDUCTOR_TOKEN: x, CLAUDECODE: '1', 'A-B': x}, env_pass: ['*', 'JRUN_*', 'OK_*']}
   g: {type: claude, token: ''}
   h: {type: command, model: x, token: x}
-defaults: {agent: nobody, max_restarts: 0, restart_delay: 2d, wall_time: 0s, log_limit: 1KiB, max_concurrent_runs: 0}
+defaults: {agent: nobody, max_restarts: 0, restart_delay: 2d, wall_time: 0s, log_limit: 1KiB, idle_warn: 999ms, idle_timeout: 400d, max_concurrent_runs: 0}
 bus: {rotate_size: 1B, lock_timeout: 1ms}
 stop: {int_grace: 2h}
 backoff: {base: 10s, max: 1s}

@@ -28,6 +28,8 @@ pub enum UnitError {
 }
 
 const TIME_FORM: &str = "a duration: whole numbers with d, h, m, s or ms, largest first, such as 90s, 10m or 1h30m";
+const TIME_OR_OFF_FORM: &str =
+    "a duration (whole numbers with d, h, m, s or ms, largest first, such as 90s, 10m or 1h30m) or off";
 const SIZE_FORM: &str = "a size: a whole number with B, KiB, MiB, GiB or TiB, such as 512MiB or 2GiB";
 /// Characters of a wrong value that an error repeats.
 const SHOWN: usize = 40;
@@ -35,6 +37,10 @@ const SHOWN: usize = 40;
 /// A duration in whole milliseconds: `90s`, `10m`, `1h30m`, `250ms`, `7d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(Duration);
+
+/// A duration, or `off` for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeOrOff(Option<Time>);
 
 /// A size in bytes: `512MiB`, `2GiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +63,29 @@ impl Time {
     #[must_use]
     pub const fn get(self) -> Duration {
         self.0
+    }
+}
+
+impl TimeOrOff {
+    /// None.
+    pub const OFF: Self = Self(None);
+
+    /// From seconds.
+    #[must_use]
+    pub const fn seconds(seconds: u64) -> Self {
+        Self(Some(Time::seconds(seconds)))
+    }
+
+    /// The duration as it was written; `None` for `off`.
+    #[must_use]
+    pub const fn time(self) -> Option<Time> {
+        self.0
+    }
+
+    /// The value; `None` for `off`.
+    #[must_use]
+    pub fn get(self) -> Option<Duration> {
+        self.0.map(Time::get)
     }
 }
 
@@ -135,6 +164,17 @@ impl FromStr for Time {
     }
 }
 
+impl FromStr for TimeOrOff {
+    type Err = UnitError;
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        match text {
+            "off" => Ok(Self::OFF),
+            text => parse(text, &TIME_UNITS, true, TIME_OR_OFF_FORM, "90s, 10m or off")
+                .map(|millis| Self(Some(Time::millis(millis)))),
+        }
+    }
+}
+
 impl FromStr for Size {
     type Err = UnitError;
     fn from_str(text: &str) -> Result<Self, UnitError> {
@@ -155,6 +195,15 @@ impl fmt::Display for Time {
             }
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for TimeOrOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(time) => time.fmt(f),
+            None => f.write_str("off"),
+        }
     }
 }
 
@@ -210,6 +259,12 @@ macro_rules! text_value {
 }
 
 text_value!(Time, TIME_FORM, "90s, 10m or 1h30m", "^(?=.)([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$");
+text_value!(
+    TimeOrOff,
+    TIME_OR_OFF_FORM,
+    "90s, 10m or off",
+    "^(off|(?=.)([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$"
+);
 text_value!(Size, SIZE_FORM, "512MiB or 2GiB", "^[0-9]+(B|KiB|MiB|GiB|TiB)$");
 
 #[cfg(test)]
@@ -238,6 +293,16 @@ mod tests {
         assert_eq!(error, "\"90\" has no unit; write for example 90s, 10m or 1h30m");
         for bad in ["", "s", "1.5h", "-1s", "1s1h", "1h1h", "1 s", "1w", "10min", "99999999999999999999s", "1h30"] {
             assert!(bad.parse::<Time>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_duration_that_may_be_none_says_so_in_a_word() {
+        assert_eq!("off".parse(), Ok(TimeOrOff::OFF));
+        assert_eq!("10m".parse(), Ok(TimeOrOff::seconds(600)));
+        assert_eq!(serde_json::to_string(&[TimeOrOff::OFF, TimeOrOff::seconds(90)]).unwrap(), r#"["off","1m30s"]"#);
+        for bad in ["", "OFF", "none", "10", "0"] {
+            assert!(bad.parse::<TimeOrOff>().is_err(), "{bad}");
         }
     }
 

@@ -39,4 +39,4 @@ mod tests;
 pub use outbox::{BusTarget, PostIntent};
 pub use policy::{BackoffPolicy, backoff_delay};
 pub use state::{AccountLimit, Interruption, LastRun, LoopState, RunEnd, UNKNOWN_LIMIT_PAUSE};
-pub use step::{Context, DoneMarker, Effect, Event, step};
+pub use step::{Context, DoneMarker, Effect, Event, IDLE_WARNING, step};

@@ -24,6 +24,9 @@ const RESET_LOOK: Duration = Duration::from_secs(60);
 /// Ids of children that a message names at most, so that it stays readable.
 const NAMED_CHILDREN: usize = 20;
 
+/// How the warning of an idle run begins.
+pub const IDLE_WARNING: &str = "no sign of life";
+
 /// What the function needs besides state and event.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
@@ -89,6 +92,15 @@ pub enum Event {
     Started {
         /// The run.
         run: RunId,
+    },
+    /// The live run shows no sign of life.
+    IdleWarned {
+        /// The run.
+        run: RunId,
+        /// Since when: tells the warnings of one run apart.
+        since: Timestamp,
+        /// The warning.
+        body: String,
     },
     /// The run has ended and its record is durable.
     RunEnded(Box<RunEnd>),
@@ -201,6 +213,10 @@ impl Step<'_> {
             (Event::Started { run }, Phase::Running | Phase::Stopping) if self.state.run.as_ref() == Some(&run) => {
                 self.release_start_notes();
                 self.effects.push(Effect::Deliver);
+            }
+            (Event::IdleWarned { run, since, body }, Phase::Running) if self.state.run.as_ref() == Some(&run) => {
+                self.note(&format!("idle:{run}:{}", since.as_millisecond()), "WARNING", body, Some(run));
+                self.effects.extend([Effect::Persist, Effect::Deliver]);
             }
             (Event::RunEnded(end), Phase::Running | Phase::Stopping)
                 if self.state.run.as_ref() == Some(&end.last.run) =>

@@ -27,6 +27,8 @@ fn spec(max_restarts: u32) -> TaskSpec {
         on_child_timeout: ChildPolicy::Detach,
         wall_time: None,
         log_limit: None,
+        idle_warn: None,
+        idle_timeout: None,
         on_exit: ExitPolicy::Sweep,
     }
 }
@@ -517,4 +519,27 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn an_idle_run_is_warned_of_once_for_each_silence_and_goes_on() {
+    let mut driver = Driver::new(spec(3));
+    driver.send(Event::Begin);
+    driver.send(Event::SlotGranted);
+    driver.send(Event::Checked(DoneMarker::Absent));
+    driver.send(Event::Prepared { run: run(1), heard: None });
+    driver.send(Event::Started { run: run(1) });
+    let warned = |n: u32, minute: i64| Event::IdleWarned {
+        run: run(n),
+        since: Timestamp::from_second(60 * minute).expect("time"),
+        body: format!("{IDLE_WARNING} of the run"),
+    };
+    assert_eq!(driver.send(warned(1, 1)), [Effect::Persist, Effect::Deliver]);
+    driver.send(warned(1, 40));
+    let keys: Vec<_> =
+        driver.disk.outbox.iter().filter(|entry| entry.kind == "WARNING").map(|entry| &entry.key).collect();
+    assert_eq!(keys.len(), 2);
+    assert_ne!(keys[0], keys[1]);
+    assert!(driver.send(warned(2, 50)).is_empty(), "of a run that is not the live one");
+    assert_eq!(driver.state.phase, Phase::Running);
 }

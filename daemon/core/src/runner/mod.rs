@@ -22,6 +22,7 @@
 //! orphans of dead shims' trees ([`children`]). Nothing here decides what an end means for a loop.
 
 mod children;
+mod cpu;
 mod launch;
 mod recover;
 mod shims;
@@ -37,10 +38,11 @@ use conductor_shim::process;
 use conductor_shim::protocol::{Exit, Instance, Start, Tier};
 
 pub use children::Children;
+pub use cpu::{Tree, cpu_times};
 pub use launch::{LaunchError, LaunchPlan, Secrets};
 pub use recover::{Cut, Found};
 pub use shims::Shims;
-pub use stop::StopOrder;
+pub use stop::{StopOrder, read_stop};
 pub use watch::{RunFinish, WatchEvent, Watched};
 
 /// Starts, watches and stops runs. Cheap to clone.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use conductor_shim::cgroup::Cgroup;
 use conductor_shim::lock;
 use conductor_shim::process::Pidfd;
-use conductor_shim::protocol::{Exit, FOLDER, Graces, Identity, SHIM_LOCK, SPEC, START, Start, TREE_LOCK};
+use conductor_shim::protocol::{Exit, FOLDER, Graces, Identity, SHIM_LOCK, SPEC, START, STOP, Start, TREE_LOCK};
 use conductor_shim::tree;
 
 use super::stop::write_order;
@@ -76,6 +76,7 @@ impl Runner {
             Some(start) => Pidfd::open_verified(&start.shim)?.map(|pidfd| (pidfd, start.shim.pid)),
             None => None,
         };
+        let listens = holder.is_some();
         // A shim before its start.json, or a rescue shim: found by its command line.
         let holder = match holder {
             Some(holder) => Some(holder),
@@ -85,6 +86,11 @@ impl Runner {
             Some((pidfd, _)) => {
                 let pidfd = Arc::new(pidfd);
                 self.0.shims.put(key, Arc::clone(&pidfd));
+                // An order that was written, and that nobody may have told it of; it ignores one that it has seen. A shim
+                // that has written start.json listens; a rescue shim reads the order when it is ready.
+                if listens && folder.join(FOLDER).join(STOP).exists() {
+                    pidfd.send_signal(libc::SIGUSR1)?;
+                }
                 Ok(Found::Alive(Watched::adopted(key.clone(), folder.to_owned(), Some(pidfd))))
             }
             // It has ended between the two looks.

@@ -48,19 +48,65 @@ impl Runner {
         }
         written
     }
+
+    /// As [`Runner::stop`], for a run without a sign of life: its outcome will be `timed_out`, `order.why` its summary.
+    /// Does nothing where a stop was asked for before: its cause stays.
+    ///
+    /// On a disk that takes no file nothing happens: without its cause on disk the end would count as a wish.
+    ///
+    /// # Errors
+    /// The file can't be written or the shim can't be signalled. It may be tried again.
+    pub fn stop_idle(&self, key: &RunKey, folder: &Path, order: &StopOrder) -> io::Result<()> {
+        failpoint::hit("daemon.idle.before_stop_json")?;
+        {
+            let _turn = self.0.orders.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            match read_stop(folder)? {
+                Some(before) if !before.idle => return Ok(()),
+                Some(_) => {}
+                None => {
+                    let stop = Stop {
+                        version: VERSION,
+                        sequence: 1,
+                        who: order.who.clone(),
+                        why: order.why.clone(),
+                        graces: order.graces,
+                        idle: true,
+                    };
+                    durable::write_json(&folder.join(FOLDER).join(STOP), &stop)?;
+                }
+            }
+        }
+        failpoint::hit("daemon.idle.after_stop_json")?;
+        // Only runs whose start is known get here, so the shim listens.
+        self.0.shims.signal(key, libc::SIGUSR1)?;
+        failpoint::hit("daemon.idle.after_signal")
+    }
+}
+
+/// Reads the latest order.
+///
+/// # Errors
+/// The file is there and can't be read or understood.
+pub fn read_stop(run_dir: &Path) -> io::Result<Option<Stop>> {
+    durable::read_json_if_exists(&run_dir.join(FOLDER).join(STOP))
 }
 
 /// Writes the next order; the numbers grow.
 pub(super) fn write_order(folder: &Path, order: &StopOrder) -> io::Result<()> {
-    let path = folder.join(FOLDER).join(STOP);
     // A damaged file is replaced: what it said can't be known, and the new order is the more urgent one.
-    let before: Option<Stop> = durable::read_json_if_exists(&path).unwrap_or(None);
-    let stop = Stop {
+    let before = read_stop(folder).unwrap_or(None);
+    let mut stop = Stop {
         version: VERSION,
-        sequence: before.map_or(1, |stop| stop.sequence + 1),
+        sequence: before.as_ref().map_or(1, |stop| stop.sequence + 1),
         who: order.who.clone(),
         why: order.why.clone(),
         graces: order.graces,
+        idle: false,
     };
-    durable::write_json(&path, &stop)
+    // The shim keeps the first cause too: a person who hurries the end of an idle run does not change why it ends.
+    if let Some(first) = before.filter(|first| first.idle) {
+        stop.idle = true;
+        stop.why = first.why;
+    }
+    durable::write_json(&folder.join(FOLDER).join(STOP), &stop)
 }

@@ -146,6 +146,7 @@ fn blank(key: &RunKey) -> RunInfo {
         stderr_bytes: None,
         cpu_ms: None,
         max_rss_kib: None,
+        idle_since: None,
     }
 }
 

@@ -66,6 +66,10 @@ pub struct SpecDraft {
     pub wall_time: Option<Duration>,
     /// Bytes of a log.
     pub log_limit: Option<u64>,
+    /// Time without a sign of life until a warning; zero: never.
+    pub idle_warn: Option<Duration>,
+    /// Time without a sign of life until the end; zero: never.
+    pub idle_timeout: Option<Duration>,
     /// What happens to left-over processes.
     pub on_exit: ExitPolicy,
 }

@@ -12,7 +12,7 @@ use super::shared::Shared;
 use crate::agents::{Adapter, EndCause, ExitFacts, Stream, StreamSummary, output};
 use crate::config::AgentKind;
 use crate::ralph::{Interruption, LastRun, RunEnd};
-use crate::runner::{Cut, RunFinish};
+use crate::runner::{Cut, RunFinish, read_stop};
 use crate::store::{self, StoreError};
 use crate::types::{Outcome, RunInfo, RunStatus, Straggler, Timestamp, UsageScope};
 
@@ -37,7 +37,7 @@ pub(super) fn finalize(shared: &Shared, info: &RunInfo, finish: &RunFinish) -> R
     let speaks = adapter.as_deref().filter(|adapter| adapter.kind() != AgentKind::Command);
     let summary = speaks.map(|adapter| parse(adapter, info)).unwrap_or_default();
     let tail = stderr_tail(adapter.as_deref(), info);
-    let facts = facts(finish, &tail);
+    let facts = facts(finish, idle_stop(&folder, finish), &tail);
     let judged = match (&adapter, finish) {
         (_, RunFinish::NeverStarted | RunFinish::Lost(_)) | (None, _) => facts.classify(),
         (Some(adapter), RunFinish::Exited(_)) => adapter.classify(&facts, &summary),
@@ -57,6 +57,7 @@ pub(super) fn finalize(shared: &Shared, info: &RunInfo, finish: &RunFinish) -> R
         _ => RunStatus::Failed,
     };
     record.error_summary = judged.summary;
+    record.idle_since = None;
     record.session_id = summary.session.clone().or(record.session_id);
     record.model = summary.model.clone().or(record.model);
     record.limit = judged.limit;
@@ -154,7 +155,16 @@ fn last_run(info: &RunInfo, outcome: Outcome) -> LastRun {
     }
 }
 
-fn facts(finish: &RunFinish, stderr_tail: &str) -> ExitFacts {
+/// Why the run was idle, if that is why it was stopped. The shim knows only of a stop.
+fn idle_stop(folder: &Path, finish: &RunFinish) -> Option<String> {
+    let RunFinish::Exited(exit) = finish else { return None };
+    if !matches!(exit.cause, Cause::Stop { .. }) {
+        return None;
+    }
+    read_stop(folder).ok().flatten().filter(|stop| stop.idle).map(|stop| stop.why)
+}
+
+fn facts(finish: &RunFinish, idle: Option<String>, stderr_tail: &str) -> ExitFacts {
     let base = ExitFacts {
         code: None,
         signal: None,
@@ -174,7 +184,7 @@ fn facts(finish: &RunFinish, stderr_tail: &str) -> ExitFacts {
             signal: exit.signal,
             cause: match &exit.cause {
                 Cause::Natural => EndCause::Natural,
-                Cause::Stop { .. } => EndCause::Stop,
+                Cause::Stop { .. } => idle.map_or(EndCause::Stop, EndCause::Idle),
                 Cause::WallTime => EndCause::WallTime,
                 Cause::LogLimit => EndCause::LogLimit,
                 Cause::SpawnFailed { step, errno } => EndCause::SpawnFailed { step: step.clone(), errno: *errno },
@@ -240,7 +250,7 @@ fn parse(adapter: &dyn Adapter, info: &RunInfo) -> StreamSummary {
 }
 
 /// Opens a log for reading. The agent may have put a pipe or a link in its place: neither is waited for or followed.
-fn open_log(path: &str) -> std::io::Result<File> {
+pub(super) fn open_log(path: impl AsRef<Path>) -> std::io::Result<File> {
     let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::ErrorKind::InvalidInput.into()) }
 }

@@ -8,6 +8,7 @@
 //! | `prepare`, `finalize` | the begin and the end of a run |
 //! | `submit` | a new task, whole or not at all |
 //! | `tasks`, `projects` | the commands |
+//! | `idle` | runs without a sign of life |
 //! | `recover` | what a start of conductord finds |
 //! | `accounts` | which accounts take no work for now |
 //! | `usage` | what agents used, added up |
@@ -23,6 +24,7 @@ mod deletions;
 mod dispatch;
 mod entry;
 mod finalize;
+mod idle;
 mod inspect;
 mod origin;
 mod perform;
@@ -67,6 +69,7 @@ pub use usage::{UsageGroup, UsageQuery, UsageReport, UsageRow};
 use accounts::Accounts;
 use deletions::Deletions;
 use dispatch::{Dispatcher, Gauges, Message};
+use idle::IdleWatch;
 use recover::Recovered;
 use shared::{Settings, Shared, bus_options};
 use tokens::Tokens;
@@ -158,6 +161,7 @@ impl Supervisor {
         let tokens = Tokens::open(&root.conductor_file("secret")).map_err(io("read the root's secret"))?;
         let host = Arc::new(Host::current());
         let shared = Arc::new(Shared {
+            idle: IdleWatch::default(),
             accounts: Accounts::open(root.conductor_file("accounts.yaml")),
             ledger: Ledger::open(root.conductor_file("usage-deleted.jsonl")),
             catalog: Catalog::new(epoch),
@@ -179,6 +183,7 @@ impl Supervisor {
         tokio::spawn(dispatcher.run());
         // What lives is watched from its descriptors on, a moment later: none of it keeps callers waiting.
         tokio::spawn(async move { later.into_iter().for_each(|work| drop(tokio::spawn(work))) });
+        tokio::spawn(idle::watch(Arc::clone(&shared)));
         tokio::spawn(reap_orphans(shared.runner.children().clone()));
         let worker = Arc::clone(&shared);
         tokio::task::spawn_blocking(move || end_strays(&worker));

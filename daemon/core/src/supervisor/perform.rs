@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::command::CommandError;
 use super::dispatch::{Job, Message, RETRY};
 use super::entry::EntryShared;
+use super::idle::{IdleWatch, Looked, Notice};
 use super::record::File;
 use super::shared::Shared;
 use super::{finalize, prepare};
@@ -298,17 +299,74 @@ async fn watch(
     let (tell, mut told) = mpsc::unbounded_channel();
     let watch = shared.runner.watch(watched, move |event| drop(tell.send(event)));
     tokio::pin!(watch);
+    let mut looked = None;
     let finish = loop {
         tokio::select! {
             biased;
-            Some(event) = told.recv() => started(shared, tx, info, event).await,
+            Some(event) = told.recv() => {
+                if let WatchEvent::Started(start) = &event {
+                    looked = IdleWatch::begin(shared, info, start);
+                }
+                started(shared, tx, info, event).await;
+            }
             finish = &mut watch => break finish,
+            notice = next_notice(&mut looked) => {
+                if let Err(error) = idle_notice(shared, tx, info, notice).await
+                    && let Some(looked) = &looked
+                {
+                    tracing::error!(run = %info.key(), %error, "the idle run can't be asked to stop; trying again");
+                    looked.try_again();
+                }
+            }
         }
     };
     while let Ok(event) = told.try_recv() {
         started(shared, tx, info, event).await;
     }
     finish
+}
+
+async fn next_notice(looked: &mut Option<Looked>) -> Notice {
+    match looked {
+        Some(looked) => looked.notice().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Warns of an idle run, takes that back, or asks it to stop.
+async fn idle_notice(
+    shared: &Arc<Shared>,
+    tx: &mpsc::UnboundedSender<Message>,
+    info: &mut RunInfo,
+    notice: Notice,
+) -> std::io::Result<()> {
+    let key = info.key();
+    match notice {
+        Notice::Warn(silence) => {
+            let body = silence.warning();
+            tracing::warn!(run = %key, "{body}");
+            info.idle_since = Some(silence.since);
+            shared.catalog.put_run(info.clone());
+            let warned = Event::IdleWarned { run: key.run, since: silence.since, body };
+            let _ = tx.send(Message::Event(key.task, warned));
+            Ok(())
+        }
+        Notice::Alive => {
+            tracing::info!(run = %key, "the run shows signs of life again");
+            info.idle_since = None;
+            shared.catalog.put_run(info.clone());
+            Ok(())
+        }
+        Notice::Act(silence) => {
+            let why = silence.sentence();
+            tracing::warn!(run = %key, "the run is ended; {why}");
+            info.idle_since.get_or_insert(silence.since);
+            shared.catalog.put_run(info.clone());
+            let order = StopOrder { who: "conductord".to_owned(), why, graces: prepare::graces(&shared.config()) };
+            let (worker, folder) = (Arc::clone(shared), shared.run_dir(&key));
+            blocking(move || worker.runner.stop_idle(&key, &folder, &order)).await
+        }
+    }
 }
 
 async fn started(shared: &Arc<Shared>, tx: &mpsc::UnboundedSender<Message>, info: &mut RunInfo, event: WatchEvent) {

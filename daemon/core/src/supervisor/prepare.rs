@@ -129,7 +129,12 @@ fn build(shared: &Shared, file: &File, messages: &[Message]) -> Result<LaunchPla
         .map_err(|error| Unready::Attention(format!("TASK.md can't be read ({error}); put it back")))?;
     let run = shared.ids.create_run(&shared.root, &key)?;
     let folder = shared.run_dir(&run);
-    let limits = Limits { wall_time: spec.wall_time, log_bytes: spec.log_limit };
+    let limits = Limits {
+        wall_time: spec.wall_time,
+        log_bytes: spec.log_limit,
+        idle_warn: spec.idle_warn,
+        idle_timeout: spec.idle_timeout,
+    };
     let continuing = file.state.continue_attempt && file.state.attempt > 0;
     let request = RunRequest {
         key: run.clone(),
@@ -207,6 +212,7 @@ fn build(shared: &Shared, file: &File, messages: &[Message]) -> Result<LaunchPla
         stderr_bytes: None,
         cpu_ms: None,
         max_rss_kib: None,
+        idle_since: None,
     };
     let utf8 = |path: PathBuf| {
         path.into_os_string().into_string().map_err(|_| Unready::Attention("a path is not UTF-8".into()))

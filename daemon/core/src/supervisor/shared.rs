@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::accounts::Accounts;
+use super::idle::IdleWatch;
 use super::tokens::Tokens;
 use super::usage::Ledger;
 use crate::agents::{Agents, Host};
@@ -26,6 +27,7 @@ pub(super) struct Shared {
     pub(super) tokens: Tokens,
     pub(super) host: Arc<Host>,
     pub(super) socket: PathBuf,
+    pub(super) idle: IdleWatch,
     pub(super) settings: Settings,
 }
 

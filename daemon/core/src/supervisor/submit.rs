@@ -116,6 +116,8 @@ pub(super) fn spec(shared: &Shared, draft: SpecDraft, project_root: Option<&Path
             on_child_timeout: draft.on_child_timeout,
             wall_time: draft.wall_time,
             log_limit: draft.log_limit,
+            idle_warn: draft.idle_warn,
+            idle_timeout: draft.idle_timeout,
             on_exit: draft.on_exit,
         },
     ))
@@ -128,6 +130,8 @@ struct SpecRest {
     on_child_timeout: Option<crate::types::ChildPolicy>,
     wall_time: Option<std::time::Duration>,
     log_limit: Option<u64>,
+    idle_warn: Option<std::time::Duration>,
+    idle_timeout: Option<std::time::Duration>,
     on_exit: crate::types::ExitPolicy,
 }
 
@@ -141,6 +145,10 @@ fn build_spec(
     rest: SpecRest,
 ) -> TaskSpec {
     let defaults = &config.defaults;
+    // A caller says zero where it wants none.
+    let or_off = |asked: Option<std::time::Duration>, default: crate::config::TimeOrOff| {
+        asked.map_or(default.get(), |time| (!time.is_zero()).then_some(time))
+    };
     TaskSpec {
         title: String::new(),
         agent,
@@ -156,6 +164,8 @@ fn build_spec(
         on_child_timeout: rest.on_child_timeout.unwrap_or(defaults.on_child_timeout),
         wall_time: rest.wall_time.or(defaults.wall_time.map(crate::config::Time::get)),
         log_limit: Some(rest.log_limit.filter(|limit| *limit > 0).unwrap_or(defaults.log_limit.get())),
+        idle_warn: or_off(rest.idle_warn, defaults.idle_warn),
+        idle_timeout: or_off(rest.idle_timeout, defaults.idle_timeout),
         on_exit: rest.on_exit,
     }
 }

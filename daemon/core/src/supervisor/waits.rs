@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::Supervisor;
 use super::command::CommandError;
 use super::dispatch::Message;
+use super::idle::IdleWatch;
 use crate::store::TaskRecord;
 use crate::types::{RunKey, TaskKey};
 
@@ -52,6 +53,7 @@ impl Supervisor {
         self.tell(Message::WaitChildren { key: run.task.clone(), reply });
         // Gives the slot back also when the caller goes away.
         let _end = EndWait { supervisor: self.clone(), key: run.task.clone() };
+        let _waiting = self.waiting(run);
         let timed_out = match timeout {
             None => {
                 let _ = done.await;
@@ -60,6 +62,12 @@ impl Supervisor {
             Some(limit) => tokio::time::timeout(limit, done).await.is_err(),
         };
         Ok((self.catalog().children_of(&run.task), timed_out))
+    }
+
+    /// Says that a run waits for an answer of ours for as long as the returned value lives: it is not idle.
+    #[must_use]
+    pub fn waiting(&self, run: &RunKey) -> impl Send + Sync + use<> {
+        IdleWatch::waiting(&self.0.shared, run)
     }
 }
 

@@ -169,6 +169,9 @@ pub struct RunInfo {
     pub cpu_ms: Option<u64>,
     /// Largest resident set of a process, KiB.
     pub max_rss_kib: Option<u64>,
+    /// Since when it has shown no sign of life, once that is worth a warning. Not on disk: it is learned anew by each
+    /// conductord.
+    pub idle_since: Option<Timestamp>,
 }
 
 impl RunInfo {
@@ -194,6 +197,12 @@ pub struct Limits {
     /// Bytes of each log; `None`: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_bytes: Option<u64>,
+    /// Time without a sign of life after which its task is warned; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "opt_millis")]
+    pub idle_warn: Option<Duration>,
+    /// Time without a sign of life after which it is ended; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "opt_millis")]
+    pub idle_timeout: Option<Duration>,
 }
 
 /// A process that was left over.

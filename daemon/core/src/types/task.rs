@@ -57,6 +57,12 @@ pub struct TaskSpec {
     /// Bytes of each log of one run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_limit: Option<u64>,
+    /// Time without a sign of life after which a run is warned of; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "opt_millis")]
+    pub idle_warn: Option<Duration>,
+    /// Time without a sign of life after which a run is ended; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "opt_millis")]
+    pub idle_timeout: Option<Duration>,
     /// What happens to processes that an agent leaves behind.
     #[serde(default)]
     pub on_exit: ExitPolicy,

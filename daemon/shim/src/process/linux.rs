@@ -46,9 +46,12 @@ pub fn parse_stat(line: &[u8]) -> Option<Stat> {
     let sid = fields.next()?.parse().ok()?;
     let user_ticks = fields.nth(7)?.parse().ok()?;
     let system_ticks = fields.next()?.parse().ok()?;
-    let threads = fields.nth(4)?.parse().ok()?;
+    // The kernel shows these two as signed.
+    let waited: [i64; 2] = [fields.next()?.parse().ok()?, fields.next()?.parse().ok()?];
+    let waited_ticks = waited.into_iter().map(|ticks| u64::try_from(ticks).unwrap_or(0)).sum();
+    let threads = fields.nth(2)?.parse().ok()?;
     let start_ticks = fields.nth(1)?.parse().ok()?;
-    Some(Stat { pid, name, state, ppid, pgid, sid, threads, user_ticks, system_ticks, start_ticks })
+    Some(Stat { pid, name, state, ppid, pgid, sid, threads, user_ticks, system_ticks, waited_ticks, start_ticks })
 }
 
 /// The raw wait status of a zombie, which its parent has not reaped yet. `None`: it lives, is another process, or is
@@ -255,6 +258,7 @@ mod tests {
         assert_eq!((stat.pid, stat.name.as_str(), stat.state), (42, "a) S 1 (b", 'R'));
         assert_eq!((stat.ppid, stat.pgid, stat.sid), (7, 42, 40));
         assert_eq!((stat.user_ticks, stat.system_ticks, stat.threads, stat.start_ticks), (11, 12, 3, 123_456));
+        assert_eq!(stat.waited_ticks, 27);
     }
 
     #[test]

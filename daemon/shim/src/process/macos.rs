@@ -24,6 +24,7 @@ pub fn stat(pid: i32) -> io::Result<Stat> {
     };
     let name: Vec<u8> = info.pbi_comm.iter().take_while(|&&byte| byte != 0).map(|&byte| byte as u8).collect();
     Ok(Stat {
+        waited_ticks: 0,
         pid,
         name: String::from_utf8_lossy(&name).into_owned(),
         state: match info.pbi_status {

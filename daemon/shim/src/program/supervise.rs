@@ -171,6 +171,7 @@ impl Supervisor {
                 who: "unknown".to_owned(),
                 why: format!("{STOP} could not be read: {error}"),
                 graces: self.limits.graces,
+                idle: false,
             },
         };
         if stop.sequence <= self.last_sequence {

@@ -25,6 +25,7 @@ struct State {
 
 fn process(pid: i32, ppid: i32) -> Stat {
     Stat {
+        waited_ticks: 0,
         pid,
         ppid,
         name: format!("p{pid}"),

@@ -128,6 +128,7 @@ impl Run {
 
     pub(crate) fn write_stop(&self, sequence: u32, int_ms: u64, term_ms: u64) {
         let stop = Stop {
+            idle: false,
             version: VERSION,
             sequence,
             who: "tester".to_owned(),

@@ -184,7 +184,12 @@ prop_compose! {
             info.attempt = 3;
             info.signal = Some(9);
             info.previous_run_id = Some(key().run);
-            info.limits = Limits { wall_time: Some(std::time::Duration::from_millis(1500)), log_bytes: Some(1) };
+            info.limits = Limits {
+                wall_time: Some(std::time::Duration::from_millis(1500)),
+                log_bytes: Some(1),
+                idle_warn: Some(std::time::Duration::from_millis(2500)),
+                idle_timeout: None,
+            };
             info.stragglers = vec![Straggler { pid: 7, name: text().unwrap_or_default(), ended: true }];
             let cost = Some(Cost { usd: 0.25, kind: CostKind::Partial });
             info.usage = Some(Usage { input: 1, cache_read: 2, cache_write: 3, output: 4, reasoning: 0, cost });
