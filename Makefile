@@ -16,7 +16,7 @@ TEST_THREADS ?= 4
 # Seconds for each fuzz target.
 TIME ?= 60
 TARGET = $(shell cargo metadata --format-version 1 --no-deps 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-PROGRAMS = conductord conductorctl conductor-shim
+PROGRAMS = conductord conductorctl conductor-shim conductor-rest-agent
 FAILPOINTS = --features conductor-tests/failpoints
 
 .PHONY: help demo test lint bench fuzz install test-vendors prepare
