@@ -68,3 +68,131 @@
 //!
 //! An agent of this kind can't write files. `--done FILE` makes a complete answer finish the task: after the `answer` line
 //! is on disk, and before `ended`, FILE is created durably. After an error or a cut stream it never is.
+
+pub mod args;
+pub mod done;
+pub mod emit;
+pub mod event;
+pub mod http;
+pub mod key;
+pub mod refusal;
+pub mod reset;
+pub mod retry;
+pub mod signals;
+pub mod sources;
+pub mod sse;
+pub mod turn;
+pub mod wire;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use args::{Args, ArgsError};
+use emit::{Emitter, End};
+use event::{Event, LimitKind, Reason};
+use key::{Key, KeyError};
+use turn::Turn;
+
+/// Bytes of a prompt at most; conductord refuses longer ones, too.
+const MAX_PROMPT: u64 = 16 << 20;
+/// The exit code when nobody reads the stream: what a shell says of a program that SIGPIPE ended.
+const NOBODY_READS: u8 = 141;
+
+/// Why a turn does not begin.
+#[derive(Debug, thiserror::Error)]
+enum SetupError {
+    #[error(transparent)]
+    Args(#[from] ArgsError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("{0}")]
+    Http(#[from] http::HttpError),
+    #[error("the prompt {file} can't be read: {error}")]
+    Prompt { file: String, error: io::Error },
+    #[error("the prompt {0} is empty")]
+    EmptyPrompt(String),
+    #[error("the prompt {0} is over 16 MiB long")]
+    LongPrompt(String),
+    #[error("the prompt {0} is not UTF-8")]
+    PromptNotUtf8(String),
+}
+
+impl SetupError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Key(_) => Reason::Auth,
+            Self::Http(_) => Reason::Network,
+            _ => Reason::Usage,
+        }
+    }
+}
+
+/// Does one turn and gives the exit code. `key` is the value of the key's environment variable.
+pub fn run(args: &Args, key: Option<String>, emitter: &Arc<Mutex<Emitter>>) -> u8 {
+    let lock = || emitter.lock().unwrap_or_else(PoisonError::into_inner);
+    let end = match prepare(args, key, emitter) {
+        Ok(turn) => tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+            let end = runtime.block_on(Box::pin(turn.run()));
+            // A name service that does not answer must not hold up the end.
+            runtime.shutdown_background();
+            end
+        }),
+        Err(error) => {
+            let text = format!("{}: {error}", args.vendor);
+            let limit = matches!(error, SetupError::Key(_)).then_some(Event::Limit {
+                kind: LimitKind::Auth,
+                resets_at: None,
+                source: "status",
+                status: None,
+                message: &text,
+            });
+            limit.map_or(Ok(()), |limit| lock().print(&limit)).map(|()| End::new(error.reason(), text.clone()))
+        }
+    };
+    match end.and_then(|end| lock().end(end, args.done.as_deref())) {
+        Ok(reason) => reason.exit_code(),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => NOBODY_READS,
+        Err(error) => {
+            eprintln!("{}: the stream can't be written: {error}", args.vendor);
+            Reason::Failed.exit_code()
+        }
+    }
+}
+
+fn prepare(args: &Args, key: Option<String>, emitter: &Arc<Mutex<Emitter>>) -> Result<Turn, SetupError> {
+    let lock = || emitter.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = Key::new(args.vendor.key_name(), key)?;
+    lock().hide(key.clone());
+    let target = args.target()?;
+    let prompt = prompt(&args.prompt_file)?;
+    // xAI without a model: there is nothing to send.
+    let is_complete = target.model.is_some() || args.preset.is_some();
+    let body = is_complete
+        .then(|| wire::request(&target, args.preset.as_deref(), &args.tools, args.resume.as_deref(), &prompt).into());
+    if turn::is_in_the_clear(&target.url) {
+        let text = format!("the key goes to {} without encryption", target.url.host_str().unwrap_or_default());
+        // If it can't be printed, the next line can't either.
+        let _ = lock().print(&Event::Note { text: &text });
+    }
+    let http = http::Http::new(&target.url, &key, args.connect_timeout, args.idle_timeout)?;
+    let budget = retry::Budget::new(args.max_retries, args.max_retry_time);
+    Ok(Turn { target, resume: args.resume.clone(), body, budget, http, emitter: Arc::clone(emitter) })
+}
+
+fn prompt(path: &Path) -> Result<String, SetupError> {
+    let file = path.display().to_string();
+    let failed = |error| SetupError::Prompt { file: file.clone(), error };
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        io::stdin().lock().take(MAX_PROMPT + 1).read_to_end(&mut bytes).map_err(failed)?;
+    } else {
+        File::open(path).and_then(|from| from.take(MAX_PROMPT + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    }
+    if bytes.len() as u64 > MAX_PROMPT {
+        return Err(SetupError::LongPrompt(file));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| SetupError::PromptNotUtf8(file.clone()))?;
+    if text.trim().is_empty() { Err(SetupError::EmptyPrompt(file)) } else { Ok(text) }
+}
