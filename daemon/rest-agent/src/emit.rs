@@ -69,6 +69,7 @@ pub struct Emitter {
     sources: Sources,
     /// Whether anything of an answer was printed.
     progress: bool,
+    begun: bool,
     ended: bool,
 }
 
@@ -85,6 +86,7 @@ impl Emitter {
             bytes: 0,
             sources: Sources::default(),
             progress: false,
+            begun: false,
             ended: false,
         }
     }
@@ -98,6 +100,12 @@ impl Emitter {
     #[must_use]
     pub fn progress(&self) -> bool {
         self.progress
+    }
+
+    /// Whether the last line is printed.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.ended
     }
 
     /// `text` without the key.
@@ -130,9 +138,11 @@ impl Emitter {
     /// # Errors
     /// That of writing.
     pub fn started(&mut self, session: Option<String>, model: Option<String>) -> io::Result<()> {
-        if session.is_some() && session == self.session && (model.is_none() || model == self.model) {
+        let news = |new: &Option<String>, old: &Option<String>| new.is_some() && new != old;
+        if self.begun && !news(&session, &self.session) && !news(&model, &self.model) {
             return Ok(());
         }
+        self.begun = true;
         self.session = session.or(self.session.take());
         self.model = model.or(self.model.take());
         let (session, model) = (self.session.clone(), self.model.clone());

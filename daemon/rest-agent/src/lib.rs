@@ -81,6 +81,7 @@ pub mod retry;
 pub mod signals;
 pub mod sources;
 pub mod sse;
+pub mod trouble;
 pub mod turn;
 pub mod wire;
 

@@ -35,6 +35,8 @@ pub fn watch(emitter: Arc<Mutex<Emitter>>) -> std::io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match emitter.try_lock() {
+                // It is over already, and the exit code is that of the turn.
+                Ok(emitter) if emitter.ended() => return,
                 Ok(mut emitter) => {
                     let error = format!("stopped by {signal}");
                     // If it can't be printed, nobody reads it.

@@ -5,21 +5,21 @@ use serde_json::{Value, json};
 use crate::server::{Act, Server, answer, stream};
 use crate::{KEY, command, finish, run};
 
-pub fn text(delta: &str) -> Value {
+pub(crate) fn text(delta: &str) -> Value {
     json!({"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": delta})
 }
 
-pub fn created() -> Value {
+pub(crate) fn created() -> Value {
     json!({"type": "response.created", "response": {"id": "resp_1", "model": "grok-real", "status": "in_progress"}})
 }
 
-pub fn completed() -> Value {
+pub(crate) fn completed() -> Value {
     json!({"type": "response.completed", "response": {"id": "resp_1", "model": "grok-real", "status": "completed",
         "usage": {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}}})
 }
 
 /// A usual answer.
-pub fn hello() -> Vec<u8> {
+pub(crate) fn hello() -> Vec<u8> {
     stream(&[created(), text("Hel"), text("lo"), completed()])
 }
 

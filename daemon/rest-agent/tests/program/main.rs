@@ -1,8 +1,11 @@
 //! The real program against a server that does as it is told.
 
+#![expect(clippy::unwrap_used, reason = "a test's panic is its message")]
+
 mod answers;
 mod server;
 mod signals;
+mod tls;
 mod trouble;
 
 use std::path::{Path, PathBuf};
@@ -113,14 +116,38 @@ fn what_is_missing_or_wrong_is_said_before_anything_is_sent() {
     let base = ["--vendor", "xai", "--model", "m", "--base-url"];
     type Change = fn(&mut Command, &Path);
     let cases: [(&str, Change, i32, &str, &str); 8] = [
-        (&url, |c, _| drop(c.env_remove("XAI_API_KEY")), 3, "auth", "XAI_API_KEY is not set"),
-        (&url, |c, _| drop(c.env("XAI_API_KEY", "a\nb")), 3, "auth", "line break"),
+        (
+            &url,
+            |c, _| {
+                c.env_remove("XAI_API_KEY");
+            },
+            3,
+            "auth",
+            "XAI_API_KEY is not set",
+        ),
+        (
+            &url,
+            |c, _| {
+                c.env("XAI_API_KEY", "a\nb");
+            },
+            3,
+            "auth",
+            "line break",
+        ),
         (&url, |_, f| std::fs::remove_file(f.join("prompt.md")).unwrap(), 2, "usage", "can't be read"),
         (&url, |_, f| std::fs::write(f.join("prompt.md"), " \n").unwrap(), 2, "usage", "is empty"),
         (&url, |_, f| std::fs::write(f.join("prompt.md"), b"\xff").unwrap(), 2, "usage", "not UTF-8"),
         (&url, |_, f| std::fs::write(f.join("prompt.md"), vec![b'x'; (16 << 20) + 1]).unwrap(), 2, "usage", "16 MiB"),
         ("api.x.ai", |_, _| (), 2, "usage", "https://"),
-        ("https://127.0.0.1:1", |c, _| drop(c.env("SSL_CERT_FILE", "/nonexistent")), 1, "network", "SSL_CERT_FILE"),
+        (
+            "https://127.0.0.1:1",
+            |c, _| {
+                c.env("SSL_CERT_FILE", "/nonexistent");
+            },
+            1,
+            "network",
+            "SSL_CERT_FILE",
+        ),
     ];
     for (url, change, code, reason, text) in cases {
         let folder = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ use std::thread;
 use serde_json::Value;
 
 /// What it does with a connection.
-pub enum Act {
+pub(crate) enum Act {
     /// Sends these bytes, then closes.
     Send(Vec<u8>),
     /// Sends these bytes, then keeps the connection open until the client closes it.
@@ -19,27 +19,27 @@ pub enum Act {
 
 /// A request as it came.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// Request line and headers.
-    pub head: String,
+    pub(crate) head: String,
     /// Body.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
-pub struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Server {
     /// A server that plays `script`, and then closes what comes.
-    pub fn new(script: Vec<Act>) -> Self {
+    pub(crate) fn new(script: Vec<Act>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -55,11 +55,11 @@ impl Server {
         Self { address, requests }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 }
@@ -102,14 +102,14 @@ fn read(stream: &mut TcpStream) -> Option<Request> {
 }
 
 /// An answer that ends when the connection does.
-pub fn answer(status: &str, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+pub(crate) fn answer(status: &str, headers: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let mut bytes = format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n").into_bytes();
     bytes.extend_from_slice(body.as_ref());
     bytes
 }
 
 /// A stream of events.
-pub fn stream(events: &[Value]) -> Vec<u8> {
+pub(crate) fn stream(events: &[Value]) -> Vec<u8> {
     let body: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
     answer("200 OK", "Content-Type: text/event-stream; charset=utf-8\r\n", body)
 }

@@ -17,6 +17,9 @@ const SOON: Duration = Duration::from_millis(100);
 /// Tries of a measurement: a busy machine may spoil some.
 const TRIES: u32 = 5;
 
+/// An answer, and the line to wait for.
+type Case = (fn() -> Act, &'static str);
+
 /// Starts it, waits for a line of a kind, sends a signal; gives the exit code, the time and the rest of the lines.
 fn interrupted(act: Act, wait_for: &str, signal: Signal) -> (Option<i32>, Duration, Vec<Value>, bool) {
     let server = Server::new(vec![act]);
@@ -37,7 +40,7 @@ fn interrupted(act: Act, wait_for: &str, signal: Signal) -> (Option<i32>, Durati
 #[test]
 fn int_and_term_end_it_cleanly_at_once_wherever_it_is() {
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
-        let acts: [(fn() -> Act, &str); 2] =
+        let acts: [Case; 2] =
             [(|| Act::Hold(stream(&[created(), text("Hel")])), "text"), (|| Act::Hold(Vec::new()), "request")];
         for (act, wait_for) in acts {
             let mut fastest = Duration::MAX;

@@ -12,7 +12,7 @@ fn what_may_pass_is_tried_again_and_nothing_is_printed_twice() {
         Act::Send(answer("429 Too Many Requests", "Retry-After: 0\r\n", r#"{"error":"slow down"}"#)),
         Act::Send(answer("503 Service Unavailable", "Retry-After: 0\r\n", "<html>")),
         Act::Slam,
-        Act::Send(stream(&[created()])),
+        Act::Send([stream(&[created()]), b"data: {\"type\":\"respo".to_vec()].concat()),
         Act::Send(stream(&[created(), json!({"type": "error", "code": "server_error", "message": "boom"})])),
         Act::Send(hello()),
     ]);
@@ -132,7 +132,7 @@ fn a_stream_that_is_cut_in_the_answer_is_the_end_and_what_was_seen_is_kept() {
 #[test]
 fn answers_that_are_none_give_one_clear_line() {
     let sse = "Content-Type: text/event-stream\r\n";
-    let cases: [(Vec<u8>, &str); 11] = [
+    let cases: [(Vec<u8>, &str); 12] = [
         (answer("200 OK", "Content-Type: text/html\r\n", "<html>log in</html>"), "HTML"),
         (answer("200 OK", "", " \n<!doctype html>"), "HTML"),
         (answer("204 No Content", "", ""), "empty"),
@@ -143,6 +143,7 @@ fn answers_that_are_none_give_one_clear_line() {
         (answer("200 OK", sse, "data: {oops}\n\n"), "not the JSON"),
         (answer("200 OK", sse, "data: {\"type\":\"a\",\"type\":\"b\"}\n\n"), "duplicate field"),
         (answer("200 OK", sse, b"data: \"\xff\"\n\n"), "not UTF-8"),
+        (answer("200 OK", "Content-Type: text/plain\r\n", "all good"), "no event: \"all good\""),
         (answer("200 OK", "", "{}"), "neither output nor error"),
     ];
     for (bytes, text) in cases {
