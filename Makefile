@@ -50,7 +50,7 @@ bench: prepare
 fuzz: prepare
 	.ci/fuzz "$(TIME)" $(FUZZ)
 
-## make install PREFIX=DIR      conductord, conductorctl and conductor-shim into DIR/bin (default /usr/local)
+## make install PREFIX=DIR      conductord and the other programs into DIR/bin (default /usr/local)
 install: prepare
 	cargo build --profile dist --bins $(addprefix -p ,$(PROGRAMS))
 	install -d "$(DESTDIR)$(PREFIX)/bin"

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::done;
@@ -229,7 +230,12 @@ impl Emitter {
     /// That of writing.
     pub fn foreign(&mut self, raw: &str, bytes: Option<u64>) -> io::Result<()> {
         // Line breaks between the tokens of JSON mean nothing, and inside its strings there are none.
-        let line = raw.replace(['\n', '\r'], " ");
+        let mut line = raw.replace(['\n', '\r'], " ");
+        // Escapes could hide the key from the mask, but not from who reads the JSON.
+        let plain = line.contains('\\').then(|| serde_json::from_str::<Value>(&line).ok()).flatten();
+        if let Some(plain) = plain.map(|plain| plain.to_string()).filter(|plain| self.masked(plain) != *plain) {
+            line = plain;
+        }
         let event = if line.len() <= MAX_FOREIGN && bytes.is_none() {
             serde_json::from_str::<&RawValue>(&line).ok()
         } else {

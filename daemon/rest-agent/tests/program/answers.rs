@@ -140,16 +140,22 @@ fn lines_of_a_megabyte_work_and_longer_than_16_are_cut_with_a_note() {
 fn the_key_is_masked_wherever_the_server_echoes_it() {
     let echo = format!("you sent {KEY}");
     let (head, tail) = KEY.split_at(9);
+    let escaped = format!("\\u{:04x}{}", u32::from(KEY.as_bytes()[0]), &KEY[1..]);
+    let hidden = format!("data: {{\"type\":\"response.odd\",\"x\":\"{escaped}\"}}\n\n");
+    let mut echoes = stream(&[created()]);
+    echoes.extend_from_slice(hidden.as_bytes());
+    for event in [
+        text(&echo),
+        text(head),
+        text(tail),
+        json!({"type": KEY, "key": KEY}),
+        json!({"type": "response.reasoning.search_results", "results": [{"url": format!("https://x.org/{KEY}"), "title": KEY}]}),
+        completed(),
+    ] {
+        echoes.extend_from_slice(format!("data: {event}\n\n").as_bytes());
+    }
     let server = Server::new(vec![
-        Act::Send(stream(&[
-            created(),
-            text(&echo),
-            text(head),
-            text(tail),
-            json!({"type": KEY, "key": KEY}),
-            json!({"type": "response.reasoning.search_results", "results": [{"url": format!("https://x.org/{KEY}"), "title": KEY}]}),
-            completed(),
-        ])),
+        Act::Send(echoes),
         Act::Send(answer("401 Unauthorized", "", format!("{{\"error\":\"bad key {KEY}\"}}"))),
         Act::Send(answer("418 Teapot", "", &echo)),
         Act::Send(answer("307 Temporary Redirect", &format!("Location: https://evil.org/?k={KEY}\r\n"), "")),

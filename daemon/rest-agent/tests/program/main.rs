@@ -79,9 +79,10 @@ fn command(folder: &Path, words: &[&str]) -> Command {
 fn finish(mut command: Command, folder: tempfile::TempDir) -> Ran {
     let output = command.output().unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
-    let events = stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let events: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let decoded: String = events.iter().map(Value::to_string).collect();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    for text in [&stdout, &stderr] {
+    for text in [&stdout, &stderr, &decoded] {
         assert!(!text.contains(KEY), "the key was printed: {text}");
     }
     Ran { code: output.status.code(), events, stdout, stderr, folder }
