@@ -16,7 +16,7 @@ TEST_THREADS ?= 4
 # Seconds for each fuzz target.
 TIME ?= 60
 TARGET = $(shell cargo metadata --format-version 1 --no-deps 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-PROGRAMS = conductord conductorctl conductor-shim
+PROGRAMS = conductord conductorctl conductor-shim conductor-rest-agent
 FAILPOINTS = --features conductor-tests/failpoints
 
 .PHONY: help demo test lint bench fuzz install test-vendors prepare
@@ -50,7 +50,7 @@ bench: prepare
 fuzz: prepare
 	.ci/fuzz "$(TIME)" $(FUZZ)
 
-## make install PREFIX=DIR      conductord, conductorctl and conductor-shim into DIR/bin (default /usr/local)
+## make install PREFIX=DIR      conductord and the other programs into DIR/bin (default /usr/local)
 install: prepare
 	cargo build --profile dist --bins $(addprefix -p ,$(PROGRAMS))
 	install -d "$(DESTDIR)$(PREFIX)/bin"
