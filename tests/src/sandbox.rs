@@ -13,7 +13,8 @@ use crate::procs::{self, Process};
 use crate::wait_until;
 
 /// Programs that tests need beside their own executable.
-const PROGRAMS: &[&str] = &["conductord", "conductorctl", "conductor-shim", "conductor-fake-agent"];
+const PROGRAMS: &[&str] =
+    &["conductord", "conductorctl", "conductor-shim", "conductor-rest-agent", "conductor-fake-agent"];
 
 /// How long processes may take to vanish once a run has its outcome: a shim ends right after it wrote `exit.json`.
 const SETTLE: Duration = Duration::from_secs(10);

@@ -36,8 +36,13 @@ const TRIAL_WORDS: usize = 300;
 /// Folders that every program may fill, and which each confined agent gets for itself.
 const PRIVATE: [&str; 2] = ["/tmp", "/var/tmp"];
 /// Sockets through which a program outside would act for whoever may write to them.
-const BACK_DOORS: [&str; 5] =
-    ["/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock", "/run/crio/crio.sock", "/run/snapd.socket"];
+const BACK_DOORS: [&str; 5] = [
+    "/run/docker.sock",
+    "/run/containerd/containerd.sock",
+    "/run/podman/podman.sock",
+    "/run/crio/crio.sock",
+    "/run/snapd.socket",
+];
 
 /// What an agent gets.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +76,9 @@ pub fn wrap(argv: Vec<String>, bwrap: &Path, shim: &Path, walls: &Walls) -> Vec<
         PRIVATE.iter().any(|private| path.starts_with(private))
             || walls.hidden.iter().filter_map(real).any(|hidden| path.starts_with(&hidden) && path != hidden)
     };
-    mounts.extend(walls.visible.iter().filter_map(real).filter(|path| concealed(path)).map(|path| (path, Mount::Visible)));
+    mounts.extend(
+        walls.visible.iter().filter_map(real).filter(|path| concealed(path)).map(|path| (path, Mount::Visible)),
+    );
     let writable = walls.writable.iter().chain([&walls.cwd]).filter_map(real);
     for path in writable {
         mounts.retain(|(other, kind)| *other != path || *kind == Mount::Hidden);
@@ -112,7 +119,16 @@ pub fn make_state(folders: &[PathBuf]) {
 /// Whether confinement works on this machine, asked once for each program file.
 #[derive(Debug, Default)]
 pub struct Trial {
-    known: Mutex<Option<(PathBuf, i64, Result<PathBuf, String>)>>,
+    known: Mutex<Option<Known>>,
+}
+
+/// What was found of a program file.
+#[derive(Debug)]
+struct Known {
+    bwrap: PathBuf,
+    /// When the file was last changed.
+    changed: i64,
+    result: Result<(), String>,
 }
 
 impl Trial {
@@ -127,22 +143,20 @@ impl Trial {
         };
         let changed = fs::metadata(&bwrap).map_or(0, |found| found.mtime());
         let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some((of, at, result)) = &*known
-            && *of == bwrap
-            && *at == changed
-        {
-            return result.clone();
+        let fresh = known.as_ref().is_none_or(|known| known.bwrap != bwrap || known.changed != changed);
+        if fresh {
+            *known = Some(Known { result: attempt(&bwrap), bwrap: bwrap.clone(), changed });
         }
-        let result = attempt(&bwrap).map(|()| bwrap.clone());
-        *known = Some((bwrap, changed, result.clone()));
-        result
+        let result = known.as_ref().map_or(Ok(()), |known| known.result.clone());
+        result.map(|()| bwrap)
     }
 }
 
 /// Puts walls around `true`.
 fn attempt(bwrap: &Path) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{} can't be tried: {error}", bwrap.display());
-    let arguments = "--ro-bind / / --dev /dev --proc /proc --tmpfs /tmp --unshare-pid --unshare-ipc --cap-drop ALL -- true";
+    let arguments =
+        "--ro-bind / / --dev /dev --proc /proc --tmpfs /tmp --unshare-pid --unshare-ipc --cap-drop ALL -- true";
     let mut child = Command::new(bwrap)
         .args(arguments.split(' '))
         .stdin(Stdio::null())
