@@ -18,7 +18,7 @@ pub use bus::{BusCommand, BusPost, BusRead, BusTail, BusWhere};
 pub use daemon::{AgentCommand, AgentList, ConfigCommand, DaemonCommand, DaemonStop};
 pub use project::{ProjectCommand, ProjectCreate, ProjectDelete, ProjectName};
 pub use run::{Logs, RunCommand, RunLimit, RunName, RunShow, RunStop, RunTree, StopGraces};
-pub use submit::{ChildPolicyArg, ExitPolicyArg, PromptArgs, SpecArgs, Start, Submit, TargetArgs};
+pub use submit::{ChildPolicyArg, ExitPolicyArg, PermissionsArg, PromptArgs, SpecArgs, Start, Submit, TargetArgs};
 pub use task::{
     PhaseArg, Say, Stop, TaskCancel, TaskCommand, TaskDelete, TaskList, TaskName, TaskResume, TaskShow, TaskStop, Wait,
 };

@@ -114,12 +114,24 @@ pub struct SpecArgs {
     /// What happens to processes that the agent leaves behind
     #[arg(long, value_enum, hide_possible_values = true, value_name = "sweep|report|keep")]
     pub on_exit: Option<ExitPolicyArg>,
+    /// What the agent may write to: its folders only, or whatever its user may [default: as configured]
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "confined|full")]
+    pub permissions: Option<PermissionsArg>,
     /// How long DONE waits for live children
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub child_wait: Option<Duration>,
     /// What happens to live children then
     #[arg(long, value_enum, hide_possible_values = true, value_name = "detach|stop|wait")]
     pub on_child_timeout: Option<ChildPolicyArg>,
+}
+
+/// What an agent may write to.
+#[derive(ValueEnum, Debug, Clone, Copy)]
+pub enum PermissionsArg {
+    /// Its working folder, its task's folder, its vendor's own state and a private /tmp
+    Confined,
+    /// Whatever its user may
+    Full,
 }
 
 /// What happens to processes that an agent leaves behind.

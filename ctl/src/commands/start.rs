@@ -9,7 +9,7 @@ use conductor_proto::v1::{
 
 use super::follow_task::{self, View, result_of};
 use super::{Context, prompt, request_id};
-use crate::cli::{ChildPolicyArg, ExitPolicyArg, Format, SpecArgs, Start, Submit, TargetArgs};
+use crate::cli::{ChildPolicyArg, ExitPolicyArg, Format, PermissionsArg, SpecArgs, Start, Submit, TargetArgs};
 use crate::connect::{self, Daemon};
 use crate::errors::Failure;
 use crate::launch;
@@ -121,7 +121,7 @@ async fn request(
 
 /// What the flags say of a task.
 pub(super) fn spec_of(args: &SpecArgs, agent: String, cwd: String) -> TaskSpec {
-    use conductor_proto::v1::{ChildPolicy, ExitPolicy};
+    use conductor_proto::v1::{ChildPolicy, ExitPolicy, Permissions};
     let child = args.on_child_timeout.map_or(ChildPolicy::Unspecified, |policy| match policy {
         ChildPolicyArg::Detach => ChildPolicy::Detach,
         ChildPolicyArg::Stop => ChildPolicy::Stop,
@@ -147,6 +147,13 @@ pub(super) fn spec_of(args: &SpecArgs, agent: String, cwd: String) -> TaskSpec {
         on_exit: exit.into(),
         idle_warn: args.idle_warn.map(time::to_wire),
         idle_timeout: args.idle_timeout.map(time::to_wire),
+        permissions: args
+            .permissions
+            .map_or(Permissions::Unspecified, |permissions| match permissions {
+                PermissionsArg::Confined => Permissions::Confined,
+                PermissionsArg::Full => Permissions::Full,
+            })
+            .into(),
     }
 }
 

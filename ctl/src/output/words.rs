@@ -1,8 +1,8 @@
 //! The words of the wire's enums, and the colour that goes with each state. A state is always its word too.
 
 use conductor_proto::v1::{
-    ChildPolicy, CostKind, EndReason, ExitPolicy, LimitKind, LimitSource, Run, RunOutcome, RunStatus, Task, TaskMode,
-    TaskPhase, Usage, UsageRow,
+    ChildPolicy, CostKind, EndReason, ExitPolicy, LimitKind, LimitSource, Permissions, Run, RunOutcome, RunStatus,
+    Task, TaskMode, TaskPhase, Usage, UsageRow,
 };
 
 /// How a text is meant.
@@ -64,6 +64,10 @@ pub(crate) fn limit_kind(kind: LimitKind) -> Option<String> {
 
 pub(crate) fn limit_source(source: LimitSource) -> Option<String> {
     word(source.as_str_name(), "LIMIT_SOURCE_")
+}
+
+pub(crate) fn permissions(permissions: Permissions) -> Option<String> {
+    word(permissions.as_str_name(), "PERMISSIONS_")
 }
 
 pub(crate) fn mode(mode: TaskMode) -> String {

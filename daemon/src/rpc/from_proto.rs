@@ -6,8 +6,8 @@ use std::time::Duration;
 use conductor_core::store::catalog::{Order, PageRequest};
 use conductor_core::supervisor::{MAX_REQUEST_ID, SpecDraft};
 use conductor_core::types::{
-    ChildPolicy, ExitPolicy, IdError, Link, MessageDraft, Mode, Parent, Phase, ProjectId, RunId, RunKey, RunStatus,
-    TaskId, TaskKey,
+    ChildPolicy, ExitPolicy, IdError, Link, MessageDraft, Mode, Parent, Permissions, Phase, ProjectId, RunId, RunKey,
+    RunStatus, TaskId, TaskKey,
 };
 use conductor_proto::v1;
 use tonic::Status;
@@ -140,6 +140,12 @@ pub(super) fn spec(spec: v1::TaskSpec) -> Result<SpecDraft, Status> {
         },
         idle_warn: duration("spec.idle_warn", spec.idle_warn)?,
         idle_timeout: duration("spec.idle_timeout", spec.idle_timeout)?,
+        permissions: match v1::Permissions::try_from(spec.permissions) {
+            Ok(v1::Permissions::Unspecified) => None,
+            Ok(v1::Permissions::Confined) => Some(Permissions::Confined),
+            Ok(v1::Permissions::Full) => Some(Permissions::Full),
+            Err(_) => return Err(field("spec.permissions", "this value is not known to this version")),
+        },
     })
 }
 

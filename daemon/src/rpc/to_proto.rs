@@ -7,7 +7,7 @@ use conductor_core::store::{ProjectRecord, TaskRecord};
 use conductor_core::supervisor::{AccountTrouble, AgentInfo, ProcessInfo, Supervisor, UsageRow};
 use conductor_core::types::{
     ChildPolicy, CostKind, End, EndReason, ExitPolicy, Limit, LimitKind, LimitSource, Message, Mode, Outcome,
-    Ownership, Phase, RunInfo, RunKey, RunStatus, Straggler, TaskSpec, Timestamp, Usage,
+    Ownership, Permissions, Phase, RunInfo, RunKey, RunStatus, Straggler, TaskSpec, Timestamp, Usage,
 };
 use conductor_proto::v1;
 use conductor_shim::protocol::Tier;
@@ -108,6 +108,7 @@ fn spec(spec: &TaskSpec) -> v1::TaskSpec {
         .into(),
         idle_warn: spec.idle_warn.map(duration),
         idle_timeout: spec.idle_timeout.map(duration),
+        permissions: permissions(spec.permissions),
     }
 }
 
@@ -198,6 +199,7 @@ pub(super) fn run(run: &RunInfo, folder: String, bytes: (u64, u64), revision: u6
         idle_timeout: run.limits.idle_timeout.map(duration),
         idle_since: run.idle_since.map(time),
         account: text(run.account.as_ref()),
+        permissions: permissions(run.permissions),
         limit: run.limit.as_ref().map(limit),
         models: run
             .models
@@ -258,6 +260,14 @@ pub(super) fn usage_row(row: UsageRow) -> v1::UsageRow {
         runs_without_usage: row.without_usage,
         runs_without_cost: row.without_cost,
     }
+}
+
+fn permissions(permissions: Option<Permissions>) -> i32 {
+    let known = permissions.map_or(v1::Permissions::Unspecified, |permissions| match permissions {
+        Permissions::Confined => v1::Permissions::Confined,
+        Permissions::Full => v1::Permissions::Full,
+    });
+    known.into()
 }
 
 fn limit(limit: &Limit) -> v1::Limit {

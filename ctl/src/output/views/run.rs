@@ -50,6 +50,7 @@ pub(crate) struct RunView {
     idle_since: Option<String>,
     revision: u64,
     account: String,
+    permissions: Option<String>,
     limit: Option<LimitView>,
     models: Vec<ModelView>,
 }
@@ -165,6 +166,7 @@ impl Resource for Run {
             idle_since: timestamp(self.idle_since.as_ref()),
             revision: self.revision,
             account: self.account.clone(),
+            permissions: words::permissions(self.permissions()),
             limit: self.limit.as_ref().map(limit_view),
             models: self
                 .models
@@ -253,6 +255,7 @@ impl Resource for Run {
             or_dash("model", &self.model),
             or_dash("session", &self.session_id),
             or_dash("account", &self.account),
+            or_dash("permissions", words::permissions(self.permissions()).unwrap_or_default()),
             or_dash("limit", self.limit.as_ref().map(limit_text).unwrap_or_default()),
             or_dash("usage", self.usage.as_ref().map(words::tokens).unwrap_or_default()),
             or_dash("cost", words::cost(self)),

@@ -52,6 +52,7 @@ struct SpecView {
     wall_time: Option<String>,
     log_limit_bytes: u64,
     on_exit: String,
+    permissions: Option<String>,
     idle_warn: Option<String>,
     idle_timeout: Option<String>,
 }
@@ -84,6 +85,7 @@ fn spec(spec: &TaskSpec) -> SpecView {
         wall_time: duration(spec.wall_time.as_ref()),
         log_limit_bytes: spec.log_limit_bytes,
         on_exit: words::exit_policy(spec.on_exit()),
+        permissions: words::permissions(spec.permissions()),
         idle_warn: duration(spec.idle_warn.as_ref()),
         idle_timeout: duration(spec.idle_timeout.as_ref()),
     }
@@ -231,6 +233,7 @@ fn spec_lines(spec: &TaskSpec) -> Vec<Line> {
         line("mode", words::mode(spec.mode())),
         or_dash("folder", &spec.cwd),
         line("wall time", limit(spec.wall_time.as_ref())),
+        line("permissions", words::permissions(spec.permissions()).unwrap_or_else(|| "as the agent's".to_owned())),
         line("idle limit", idle_limit(spec.idle_warn.as_ref(), spec.idle_timeout.as_ref())),
         line("log limit", if spec.log_limit_bytes == 0 { "none".into() } else { time::bytes(spec.log_limit_bytes) }),
         line("restart delay", limit(spec.restart_delay.as_ref())),

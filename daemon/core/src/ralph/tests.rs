@@ -30,6 +30,7 @@ fn spec(max_restarts: u32) -> TaskSpec {
         idle_warn: None,
         idle_timeout: None,
         on_exit: ExitPolicy::Sweep,
+        permissions: None,
     }
 }
 

@@ -136,6 +136,7 @@ fn blank(key: &RunKey) -> RunInfo {
         thread_usage: None,
         limit: None,
         account: None,
+        permissions: None,
         login: None,
         program: None,
         limits: Limits::default(),
@@ -211,6 +212,7 @@ fn fill(mut info: RunInfo, fields: &mut Fields<'_>) -> Result<RunInfo, YamlError
     info.limit = fields.nested::<Limit>("limit")?;
     info.account = fields.text("account")?;
     info.login = fields.text("login")?;
+    info.permissions = fields.nested("permissions")?;
     info.program = fields.text("program")?;
     info.limits = fields.nested::<Limits>("limits")?.unwrap_or_default();
     info.tier = fields.text("tier")?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::agents::PrepareError;
 use crate::bus::BusError;
-use crate::types::{ChildPolicy, ExitPolicy, IdError, Mode, ProjectId, RunKey, TaskId, TaskKey};
+use crate::types::{ChildPolicy, ExitPolicy, IdError, Mode, Permissions, ProjectId, RunKey, TaskId, TaskKey};
 
 /// Longest prompt in bytes (DESIGN §7).
 pub const MAX_PROMPT: usize = 16 * 1024 * 1024;
@@ -72,6 +72,8 @@ pub struct SpecDraft {
     pub idle_timeout: Option<Duration>,
     /// What happens to left-over processes.
     pub on_exit: ExitPolicy,
+    /// What the agents may write to; `None`: as their configuration says.
+    pub permissions: Option<Permissions>,
 }
 
 /// A stop of a task or a run.

@@ -202,6 +202,7 @@ fn build(shared: &Shared, file: &File, messages: &[Message]) -> Result<LaunchPla
         thread_usage: None,
         limit: None,
         account: Some(account),
+        permissions: None,
         login: Some(command.login.clone()),
         program: Some(command.program.display().to_string()),
         limits,

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::ralph::LoopState;
 use crate::store::task_file::RequestRecord;
 use crate::store::{StoreError, TaskFile, ids, task_file, yaml};
-use crate::types::{Phase, ProjectId, RunKey, TaskId, TaskKey, TaskSpec, Timestamp};
+use crate::types::{Permissions, Phase, ProjectId, RunKey, TaskId, TaskKey, TaskSpec, Timestamp};
 
 /// Live tasks that the runs of one task may have submitted. An agent that starts more has lost its way.
 const MAX_LIVE_CHILDREN: usize = 256;
@@ -119,6 +119,7 @@ pub(super) fn spec(shared: &Shared, draft: SpecDraft, project_root: Option<&Path
             idle_warn: draft.idle_warn,
             idle_timeout: draft.idle_timeout,
             on_exit: draft.on_exit,
+            permissions: draft.permissions,
         },
     ))
 }
@@ -133,6 +134,7 @@ struct SpecRest {
     idle_warn: Option<std::time::Duration>,
     idle_timeout: Option<std::time::Duration>,
     on_exit: crate::types::ExitPolicy,
+    permissions: Option<Permissions>,
 }
 
 fn build_spec(
@@ -167,6 +169,7 @@ fn build_spec(
         idle_warn: or_off(rest.idle_warn, defaults.idle_warn),
         idle_timeout: or_off(rest.idle_timeout, defaults.idle_timeout),
         on_exit: rest.on_exit,
+        permissions: rest.permissions,
     }
 }
 
@@ -215,6 +218,18 @@ fn place_below(shared: &Shared, spec: &mut TaskSpec, parent: RunKey) -> Result<(
     let live = shared.catalog.children_of(&parent.task).iter().filter(|child| child.is_active()).count();
     if live >= MAX_LIVE_CHILDREN {
         return Err(CommandError::Limit(format!("{MAX_LIVE_CHILDREN} tasks that {} submitted live", parent.task)));
+    }
+    // What a confined agent starts is confined too: a child would be its way out.
+    let confined = shared.catalog.run(&parent).is_some_and(|run| run.permissions == Some(Permissions::Confined));
+    match (confined, spec.permissions) {
+        (true, Some(Permissions::Full)) => {
+            return Err(CommandError::field(
+                "spec.permissions",
+                "a confined run can't start a task that is not confined",
+            ));
+        }
+        (true, _) => spec.permissions = Some(Permissions::Confined),
+        (false, _) => {}
     }
     spec.parent = Some(parent);
     Ok(())

@@ -13,7 +13,7 @@ pub use run::{
 };
 pub use task::{
     ChildPolicy, DEFAULT_CHILD_WAIT, DEFAULT_MAX_RESTARTS, DEFAULT_RESTART_DELAY, End, EndReason, ExitPolicy,
-    IntentKind, Mode, Phase, StopIntent, TaskSpec,
+    IntentKind, Mode, Permissions, Phase, StopIntent, TaskSpec,
 };
 
 pub use jiff::Timestamp;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{ProjectId, RunId, RunKey, TaskId, TaskKey};
+use super::{Permissions, ProjectId, RunId, RunKey, TaskId, TaskKey};
 
 /// The four states that `run-info.yaml` version 1 knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +151,8 @@ pub struct RunInfo {
     pub account: Option<String>,
     /// Login or key that the agent used, for people: `login`, `key from token_file`.
     pub login: Option<String>,
+    /// What it may write to; `None`: not known.
+    pub permissions: Option<Permissions>,
     /// Absolute path of the program.
     pub program: Option<String>,
     /// Limits in force.

@@ -66,6 +66,30 @@ pub struct TaskSpec {
     /// What happens to processes that an agent leaves behind.
     #[serde(default)]
     pub on_exit: ExitPolicy,
+    /// What its agents may write to; `None`: as their configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Permissions>,
+}
+
+/// What an agent may write to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Permissions {
+    /// Its working folder, its task's folder, its vendor's own state, and a private `/tmp`.
+    Confined,
+    /// Whatever its user may.
+    Full,
+}
+
+impl Permissions {
+    /// The name used on disk, on the wire and on the screen.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Confined => "confined",
+            Self::Full => "full",
+        }
+    }
 }
 
 /// Loop or single run.
