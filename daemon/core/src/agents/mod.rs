@@ -8,6 +8,8 @@
 //! | `claude`, `command` | the adapters |
 //! | [mod@env] | the environment of an agent: built, not inherited |
 //! | [`event`], `lines` | normal events and how a stream is cut into lines |
+//! | [`stream`] | a parser per vendor |
+//! | `limits` | usage limits, outages and login problems told apart, and the clocks in vendors' words |
 //! | [`outcome`] | from how a process ended to the run's outcome |
 //! | [`output`] | `output.md` |
 //! | [`prompt`] | the preamble and what a next attempt is told |
@@ -19,12 +21,14 @@ pub mod confine;
 pub mod env;
 pub mod event;
 mod json;
+pub(crate) mod limits;
 mod lines;
 pub mod outcome;
 pub mod output;
 mod parser;
 pub mod program;
 pub mod prompt;
+pub mod stream;
 pub mod version;
 
 use std::collections::BTreeMap;

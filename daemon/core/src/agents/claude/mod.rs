@@ -1,7 +1,5 @@
 //! Claude Code, headless (`claude -p`), with the prompt on standard input. Flags and traps: contract C1 of the agents,
-//! seen with claude 2.1.197. Its stream is read by `stream`.
-
-mod stream;
+//! seen with claude 2.1.197. Its stream is read by `stream`, its refusals by `limits`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,17 +7,14 @@ use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 
-use super::event::{Limit, LimitKind, LimitSource};
-use super::outcome::one_line;
-use super::parser::Parser;
 use super::program::command_line;
+use super::stream::Vendor;
 use super::version::Versions;
 use super::{
-    Adapter, AgentCommand, Base, Classified, EndCause, EventParser, ExitFacts, PrepareError, RunRequest, StreamSummary,
-    VersionError, env, text,
+    Adapter, AgentCommand, Base, Classified, EventParser, ExitFacts, PrepareError, RunRequest, StreamSummary,
+    VersionError, env, limits, stream, text,
 };
 use crate::config::{AgentKind, Env, PermissionMode};
-use crate::types::Outcome;
 
 /// How to get it.
 const INSTALL: &str = "npm install -g @anthropic-ai/claude-code";
@@ -185,60 +180,13 @@ impl Adapter for Claude {
     }
 
     fn events(&self) -> Box<dyn EventParser> {
-        Box::new(Parser::new(stream::State::default()))
+        stream::claude()
     }
 
-    /// What we did to the process comes first, then what the stream says, then the exit code.
     fn classify(&self, exit: &ExitFacts, parsed: &StreamSummary) -> Classified {
-        let plain = ExitFacts { stderr_tail: self.base.masked(&exit.stderr_tail), ..exit.clone() }.classify();
-        if exit.cause != EndCause::Natural || plain.outcome == Outcome::Oom || plain.outcome == Outcome::Lost {
-            return plain;
-        }
-        let exit_failed = plain.outcome != Outcome::Completed;
-        let failed = if parsed.ended { parsed.is_error } else { exit_failed };
-        if !failed {
-            return plain;
-        }
-        let words = parsed.error.as_deref().map(|words| one_line(&self.base.masked(words)));
-        let limit = refused(parsed).map(|kind| match &parsed.limit {
-            Some(told) if told.kind == kind => told.clone(),
-            _ => Limit { kind, resets_at: None, source: LimitSource::Json },
-        });
-        let outcome = match &limit {
-            Some(limit) => limit.outcome(),
-            None if exit_failed => plain.outcome,
-            // It calls that an error and exits with 0.
-            None => Outcome::Failed,
-        };
-        let reason = parsed.reason.as_deref().filter(|reason| *reason != "success");
-        let summary = match (words, reason) {
-            (Some(words), Some(reason)) => Some(format!("{}: {words}", one_line(reason))),
-            (Some(words), None) => Some(words),
-            (None, Some(reason)) => Some(one_line(reason)),
-            (None, None) => plain.summary,
-        };
-        Classified { outcome, summary, limit }
+        let zone = limits::zone(self.base.environment().get("TZ").map(String::as_str));
+        limits::classify(Vendor::Claude, exit, parsed, &zone, &|text| self.base.masked(text))
     }
-}
-
-/// What a failed stream was refused for. The status of the last answer comes first, the vendor's word for it second, and
-/// a text that Claude Code itself made up for a login problem last.
-fn refused(parsed: &StreamSummary) -> Option<LimitKind> {
-    match (parsed.api_status, parsed.api_error.as_deref()) {
-        (Some(429), _) => Some(LimitKind::Window),
-        (Some(401 | 403), _) => Some(LimitKind::Auth),
-        (Some(_), _) => None,
-        (None, Some("rate_limit")) => Some(LimitKind::Window),
-        (None, Some("authentication_failed" | "oauth_org_not_allowed")) => Some(LimitKind::Auth),
-        (None, _) => parsed.error.as_deref().filter(|text| login_text(text)).map(|_| LimitKind::Auth),
-    }
-}
-
-/// Texts of a result that is an error and came without a status: nothing was asked, as there is no login.
-fn login_text(text: &str) -> bool {
-    ["Invalid API key", "Not logged in", "Please run /login", "OAuth token has expired"]
-        .iter()
-        .any(|start| text.starts_with(start))
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::agents::Stream;
 use crate::agents::tests::request;
-use crate::agents::{Agents, Event, EventKind, Host};
+use crate::agents::{Agents, EndCause, Event, EventKind, Host};
 use crate::config::{AgentConfig, Config};
-use crate::types::Timestamp;
+use crate::types::{Outcome, Timestamp};
 
 const STREAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/streams");
 
@@ -22,7 +22,7 @@ fn recorded(name: &str) -> Vec<u8> {
 }
 
 fn parse(chunks: &[&[u8]]) -> (Vec<Event>, StreamSummary) {
-    let (mut parser, mut events) = (Parser::new(stream::State::default()), Vec::new());
+    let (mut parser, mut events) = (stream::claude(), Vec::new());
     for chunk in chunks {
         parser.feed(Stream::Stdout, chunk, &mut |event| events.push(event));
     }
