@@ -1,193 +1,164 @@
 //! Claude Code's `stream-json`: one JSON object per line. Grok's `streaming-messages-json` has the same shape.
 //!
-//! Tokens and cost come from the result's `modelUsage` alone: an assistant line carries a start value, may repeat a
-//! message id, and leaves subagents out.
+//! Tokens and cost come from the result's `modelUsage`. Without a result (the process was killed) what its messages said
+//! is kept: of each message once, since it stands on a line per block, and without a cost. That is a lower bound, as
+//! `output_tokens` is a start value there and a request that was under way is missing.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
 use serde::de::MapAccess;
 use serde_json::value::RawValue;
 
-use crate::agents::event::{
-    Event, EventKind, Limit, LimitKind, LimitSource, MAX_ANSWER, MAX_MODELS, MAX_TEXT, Stream, StreamSummary,
-    UsageScope, head,
+use super::common::{
+    Emit, MAX_WORD, Objects, Vocabulary, add_model, append, count, cut, dollars, ended, error_words, pause, refuse,
+    remember, said, status, thought, total, word,
 };
-use crate::agents::json::{Items, Object, Scalar, Tolerant, object};
-use crate::agents::lines::Line;
-use crate::agents::parser::{Reader, text_event};
+use crate::agents::event::{
+    EventKind, Limit, LimitKind, LimitSource, MAX_MODELS, MAX_TEXT, StreamSummary, UsageScope, head,
+};
+use crate::agents::json::{Items, Object, Raw, Scalar, Tolerant, objects};
+use crate::agents::limits::claude::refused;
 use crate::types::{Cost, CostKind, Usage};
 
-/// Longest pause that a retry is believed to make; the real program was seen to announce 6 h.
-const MAX_DELAY: Duration = Duration::from_secs(8 * 86_400);
-/// Characters of an id, a name or a word that are kept.
-const MAX_WORD: usize = 256;
+/// Ids of messages that are remembered, so that a message on several lines counts once; lines of one message are
+/// together but for those of subagents that run at the same time.
+const MESSAGES: usize = 64;
 
-/// Reads lines of standard output; standard error is for people.
+/// A reader of its lines.
+pub(super) type Claude = Objects<State>;
+
 #[derive(Debug, Default)]
-pub(crate) struct State {
-    summary: StreamSummary,
-    /// What the main agent said so far, the last [`MAX_ANSWER`] bytes: the answer of a stream without a result.
-    said: String,
-    /// Whether `summary.answer` is from a result.
+pub(super) struct State {
+    /// Whether the answer is from a result.
     answered: bool,
+    /// Ids of the last messages.
+    messages: VecDeque<String>,
 }
 
-impl Reader for State {
-    fn line(&mut self, stream: Stream, offset: u64, line: &Line<'_>, sink: &mut dyn FnMut(Event)) {
-        if stream == Stream::Stdout {
-            self.stdout_line(offset, line, sink);
-        }
+objects! {
+    /// One line; which keys it has depends on its type.
+    struct Record {
+        kind: Scalar<'de> = "type",
+        subtype: Scalar<'de> = "subtype",
+        session: Scalar<'de> = "session_id",
+        model: Scalar<'de> = "model",
+        parent_tool: Scalar<'de> = "parent_tool_use_id",
+        error: Scalar<'de> = "error",
+        error_status: Scalar<'de> = "error_status",
+        retry_delay_ms: Scalar<'de> = "retry_delay_ms",
+        message: Tolerant<Message<'de>> = "message",
+        rate_limit: Tolerant<RateLimit<'de>> = "rate_limit_info",
+        is_error: Scalar<'de> = "is_error",
+        api_status: Scalar<'de> = "api_error_status",
+        result: Scalar<'de> = "result",
+        errors: Texts<'de> = "errors",
+        total_cost: Scalar<'de> = "total_cost_usd",
+        models: Tolerant<Models> = "modelUsage",
     }
 
-    fn summary(&self) -> &StreamSummary {
-        &self.summary
+    struct Message {
+        id: Scalar<'de> = "id",
+        model: Scalar<'de> = "model",
+        content: Items<'de, Block<'de>> = "content",
+        usage: Tolerant<MessageUsage<'de>> = "usage",
+    }
+
+    /// A piece of a message: text, thinking, tool_use or tool_result.
+    struct Block {
+        kind: Scalar<'de> = "type",
+        text: Scalar<'de> = "text",
+        thinking: Scalar<'de> = "thinking",
+        id: Scalar<'de> = "id",
+        name: Scalar<'de> = "name",
+        input: Raw<'de> = "input",
+        tool_use_id: Scalar<'de> = "tool_use_id",
+        is_error: Scalar<'de> = "is_error",
+        result: Content<'de> = "content",
+    }
+
+    struct MessageUsage {
+        input: Scalar<'de> = "input_tokens",
+        output: Scalar<'de> = "output_tokens",
+        cache_read: Scalar<'de> = "cache_read_input_tokens",
+        cache_write: Scalar<'de> = "cache_creation_input_tokens",
+    }
+
+    struct RateLimit {
+        status: Scalar<'de> = "status",
+        resets_at: Scalar<'de> = "resetsAt",
+    }
+
+    struct ModelUsage {
+        input: Scalar<'de> = "inputTokens",
+        output: Scalar<'de> = "outputTokens",
+        cache_read: Scalar<'de> = "cacheReadInputTokens",
+        cache_write: Scalar<'de> = "cacheCreationInputTokens",
+        cost: Scalar<'de> = "costUSD",
+    }
+
+    struct TextBlock {
+        text: Scalar<'de> = "text",
     }
 }
 
-/// One line; which keys it has depends on its type.
-#[derive(Default)]
-struct Record {
-    kind: Scalar,
-    subtype: Scalar,
-    session: Scalar,
-    model: Scalar,
-    parent_tool: Scalar,
-    error: Scalar,
-    error_status: Scalar,
-    retry_delay_ms: Scalar,
-    message: Tolerant<Message>,
-    rate_limit: Tolerant<RateLimit>,
-    is_error: Scalar,
-    api_status: Scalar,
-    result: Scalar,
-    errors: Vec<String>,
-    total_cost: Scalar,
-    models: Tolerant<Models>,
+/// What a tool gave back: a text, or the texts of its blocks.
+#[derive(Debug, Default)]
+pub(crate) struct Content<'de>(Items<'de, TextBlock<'de>>);
+
+impl<'de> serde::Deserialize<'de> for Content<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Items::deserialize(from).map(Self)
+    }
 }
 
-impl Object for Record {
-    fn field<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "type" => self.kind = map.next_value()?,
-            "subtype" => self.subtype = map.next_value()?,
-            "session_id" => self.session = map.next_value()?,
-            "model" => self.model = map.next_value()?,
-            "parent_tool_use_id" => self.parent_tool = map.next_value()?,
-            "error" => self.error = map.next_value()?,
-            "error_status" => self.error_status = map.next_value()?,
-            "retry_delay_ms" => self.retry_delay_ms = map.next_value()?,
-            "message" => self.message = map.next_value()?,
-            "rate_limit_info" => self.rate_limit = map.next_value()?,
-            "is_error" => self.is_error = map.next_value()?,
-            "api_error_status" => self.api_status = map.next_value()?,
-            "result" => self.result = map.next_value()?,
-            "errors" => self.errors = map.next_value::<Texts>()?.0,
-            "total_cost_usd" => self.total_cost = map.next_value()?,
-            "modelUsage" => self.models = map.next_value()?,
-            _ => {
-                map.next_value::<serde::de::IgnoredAny>()?;
+impl Content<'_> {
+    fn text(&self) -> Option<String> {
+        match &self.0 {
+            Items::Text(text) => Some(cut(text, MAX_TEXT)),
+            Items::Objects(blocks) => {
+                let mut joined: Option<String> = None;
+                for text in blocks.iter().filter_map(|block| block.text.text()) {
+                    let joined = joined.get_or_insert_default();
+                    if !joined.is_empty() {
+                        joined.push('\n');
+                    }
+                    joined.push_str(&cut(text, MAX_TEXT.saturating_sub(joined.len())));
+                }
+                joined
             }
         }
-        Ok(())
-    }
-}
-
-#[derive(Default)]
-struct Message {
-    model: Scalar,
-    content: Items<Block>,
-}
-
-impl Object for Message {
-    fn field<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "model" => self.model = map.next_value()?,
-            "content" => self.content = map.next_value()?,
-            _ => {
-                map.next_value::<serde::de::IgnoredAny>()?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A piece of a message: text, thinking, tool_use or tool_result.
-#[derive(Default)]
-struct Block {
-    kind: Scalar,
-    text: Scalar,
-    thinking: Scalar,
-    id: Scalar,
-    name: Scalar,
-    input: String,
-    tool_use_id: Scalar,
-    is_error: Scalar,
-    result: Scalar,
-}
-
-impl Object for Block {
-    fn field<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "type" => self.kind = map.next_value()?,
-            "text" => self.text = map.next_value()?,
-            "thinking" => self.thinking = map.next_value()?,
-            "id" => self.id = map.next_value()?,
-            "name" => self.name = map.next_value()?,
-            "input" => self.input = cut(map.next_value::<Box<RawValue>>()?.get(), MAX_TEXT),
-            "tool_use_id" => self.tool_use_id = map.next_value()?,
-            "is_error" => self.is_error = map.next_value()?,
-            "content" => self.result = map.next_value()?,
-            _ => {
-                map.next_value::<serde::de::IgnoredAny>()?;
-            }
-        }
-        Ok(())
-    }
-}
-
-#[derive(Default)]
-struct RateLimit {
-    status: Scalar,
-    resets_at: Scalar,
-}
-
-impl Object for RateLimit {
-    fn field<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "status" => self.status = map.next_value()?,
-            "resetsAt" => self.resets_at = map.next_value()?,
-            _ => {
-                map.next_value::<serde::de::IgnoredAny>()?;
-            }
-        }
-        Ok(())
     }
 }
 
 /// `modelUsage`: what each model used, and the sum. A model that stands twice counts twice, which no real stream has.
-#[derive(Default)]
-struct Models {
+#[derive(Debug, Default)]
+pub(crate) struct Models {
     seen: bool,
-    used: Usage,
+    pub(super) used: Usage,
     by_model: BTreeMap<String, Usage>,
 }
 
-impl Object for Models {
-    fn field<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
-        let Tolerant(model) = map.next_value::<Tolerant<ModelUsage>>()?;
-        let count = |value: &Scalar| value.count().unwrap_or(0);
-        let cost = model.cost.number().filter(|usd| *usd >= 0.0);
-        let one = Usage {
+impl Models {
+    pub(super) fn into_models(self) -> BTreeMap<String, Usage> {
+        self.by_model
+    }
+}
+
+impl<'de> Object<'de> for Models {
+    fn field<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        let Tolerant(model) = map.next_value::<Tolerant<ModelUsage<'de>>>()?;
+        let mut one = Usage {
             input: count(&model.input),
             output: count(&model.output),
             cache_read: count(&model.cache_read),
             cache_write: count(&model.cache_write),
             reasoning: 0,
-            cost: cost.map(|usd| Cost { usd, kind: CostKind::Estimated }),
+            cost: None,
         };
-        self.used.add(&Usage { cost: None, ..one.clone() });
+        self.used.add(&one);
+        one.cost = dollars(&model.cost, one.tokens()).map(|usd| Cost { usd, kind: CostKind::Estimated });
         if self.by_model.len() < MAX_MODELS {
             self.by_model.insert(cut(name, MAX_WORD), one);
         }
@@ -196,215 +167,148 @@ impl Object for Models {
     }
 }
 
-#[derive(Default)]
-struct ModelUsage {
-    input: Scalar,
-    output: Scalar,
-    cache_read: Scalar,
-    cache_write: Scalar,
-    cost: Scalar,
-}
-
-impl Object for ModelUsage {
-    fn field<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "inputTokens" => self.input = map.next_value()?,
-            "outputTokens" => self.output = map.next_value()?,
-            "cacheReadInputTokens" => self.cache_read = map.next_value()?,
-            "cacheCreationInputTokens" => self.cache_write = map.next_value()?,
-            "costUSD" => self.cost = map.next_value()?,
-            _ => {
-                map.next_value::<serde::de::IgnoredAny>()?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// The first texts of an array.
-struct Texts(Vec<String>);
+#[derive(Debug, Default)]
+pub(crate) struct Texts<'de>(Vec<Cow<'de, str>>);
 
-impl<'de> serde::Deserialize<'de> for Texts {
+impl<'de> serde::Deserialize<'de> for Texts<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let raw = <&RawValue>::deserialize(from)?;
-        let values: Vec<Scalar> = serde_json::from_str(raw.get()).unwrap_or_default();
+        let values: Vec<Scalar<'de>> = serde_json::from_str(raw.get()).unwrap_or_default();
         Ok(Self(values.into_iter().filter_map(Scalar::into_text).take(8).collect()))
     }
 }
 
-fn cut(text: &str, limit: usize) -> String {
-    head(text, limit).to_owned()
+impl Vocabulary for State {
+    type Record<'de> = Record<'de>;
+
+    fn record(&mut self, summary: &mut StreamSummary, record: Record<'_>, emit: Emit<'_>) {
+        remember(&mut summary.session, &record.session);
+        match (record.kind.text().unwrap_or_default(), record.subtype.text()) {
+            ("system", Some("init")) => {
+                remember(&mut summary.model, &record.model);
+                emit(EventKind::Started { session: word(&record.session), model: word(&record.model) });
+            }
+            ("system", Some("api_retry")) => emit(EventKind::Retry {
+                status: status(&record.error_status),
+                delay: record.retry_delay_ms.number().and_then(pause),
+                kind: word(&record.error).unwrap_or_else(|| "unknown".to_owned()),
+            }),
+            ("rate_limit_event", _) => rate_limit(&record.rate_limit.0, summary, emit),
+            ("assistant", _) => self.assistant(&record, summary, emit),
+            ("user", _) => tool_results(&record, emit),
+            ("result", _) => self.result(record, summary, emit),
+            _ => summary.unknown += 1,
+        }
+    }
 }
 
-fn word(value: &Scalar) -> Option<String> {
-    value.text().filter(|text| !text.is_empty()).map(|text| cut(text, MAX_WORD))
+fn rate_limit(info: &RateLimit<'_>, summary: &mut StreamSummary, emit: Emit<'_>) {
+    // `allowed` and `allowed_warning` refuse nothing.
+    if info.status.text() != Some("rejected") {
+        summary.unknown += 1;
+        return;
+    }
+    let resets_at = info.resets_at.count().and_then(|seconds| Timestamp::from_second(seconds as i64).ok());
+    refuse(summary, Limit { kind: LimitKind::Window, resets_at, source: LimitSource::Json }, emit);
 }
 
 impl State {
-    fn stdout_line(&mut self, offset: u64, line: &Line<'_>, sink: &mut dyn FnMut(Event)) {
-        let stream = Stream::Stdout;
-        self.summary.lines += 1;
-        let Line::Whole(bytes) = line else { return sink(text_event(stream, offset, line)) };
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            return;
-        }
-        match object::<Record>(&String::from_utf8_lossy(bytes)) {
-            Some(record) => self.record(record, &mut |kind| sink(Event { stream, offset, kind })),
-            None => sink(text_event(stream, offset, line)),
-        }
-    }
-
-    fn record(&mut self, record: Record, emit: &mut dyn FnMut(EventKind)) {
-        if let Some(session) = word(&record.session) {
-            self.summary.session = Some(session);
-        }
-        match (record.kind.text().unwrap_or_default(), record.subtype.text()) {
-            ("system", Some("init")) => self.started(&record, emit),
-            ("system", Some("api_retry")) => {
-                emit(EventKind::Retry {
-                    status: status(&record.error_status),
-                    delay: record.retry_delay_ms.number().filter(|ms| *ms >= 0.0).map(|ms| {
-                        Duration::try_from_secs_f64(ms / 1000.0).map_or(MAX_DELAY, |delay| delay.min(MAX_DELAY))
-                    }),
-                    kind: word(&record.error).unwrap_or_else(|| "unknown".to_owned()),
-                })
-            }
-            ("rate_limit_event", _) => self.rate_limit(&record.rate_limit.0, emit),
-            ("assistant", _) => self.assistant(record, emit),
-            ("user", _) => tool_results(record, emit),
-            ("result", _) => self.result(record, emit),
-            _ => self.summary.unknown += 1,
-        }
-    }
-
-    fn started(&mut self, record: &Record, emit: &mut dyn FnMut(EventKind)) {
-        self.summary.model = word(&record.model).or(self.summary.model.take());
-        emit(EventKind::Started { session: word(&record.session), model: word(&record.model) });
-    }
-
-    fn rate_limit(&mut self, info: &RateLimit, emit: &mut dyn FnMut(EventKind)) {
-        // `allowed` and `allowed_warning` refuse nothing.
-        if info.status.text() != Some("rejected") {
-            self.summary.unknown += 1;
-            return;
-        }
-        let resets_at = info.resets_at.count().and_then(|seconds| Timestamp::from_second(seconds as i64).ok());
-        self.limit(Limit { kind: LimitKind::Window, resets_at, source: LimitSource::Json }, emit);
-    }
-
-    fn limit(&mut self, limit: Limit, emit: &mut dyn FnMut(EventKind)) {
-        self.summary.limit = Some(limit.clone());
-        emit(EventKind::Limit(limit));
-    }
-
-    fn assistant(&mut self, record: Record, emit: &mut dyn FnMut(EventKind)) {
-        let Tolerant(message) = record.message;
+    fn assistant(&mut self, record: &Record<'_>, summary: &mut StreamSummary, emit: Emit<'_>) {
+        let message = &record.message.0;
         // Such a message is the program's own text on an error of the service, not an answer.
-        let error = word(&record.error);
-        let answers =
-            error.is_none() && record.parent_tool == Scalar::None && message.model.text() != Some("<synthetic>");
+        summary.api_error = word(&record.error);
+        let synthetic = summary.api_error.is_some() || message.model.text() == Some("<synthetic>");
+        let answers = !synthetic && record.parent_tool == Scalar::None;
         if answers {
-            self.summary.model = word(&message.model).or(self.summary.model.take());
+            remember(&mut summary.model, &message.model);
         }
-        self.summary.api_error = error;
-        match message.content {
-            Items::Text(text) => self.said(&text, answers, emit),
-            Items::Objects(blocks) => blocks.into_iter().for_each(|block| self.block(block, answers, emit)),
+        if !synthetic {
+            self.count(message, summary);
         }
-    }
-
-    fn block(&mut self, block: Block, answers: bool, emit: &mut dyn FnMut(EventKind)) {
-        match block.kind.text() {
-            Some("text") => self.said(block.text.text().unwrap_or_default(), answers, emit),
-            Some("thinking") => {
-                emit(EventKind::Thought { text: cut(block.thinking.text().unwrap_or_default(), MAX_TEXT) });
-            }
-            Some("tool_use") => emit(EventKind::ToolStart {
-                id: word(&block.id).unwrap_or_default(),
-                name: word(&block.name).unwrap_or_default(),
-                input: block.input,
+        match &message.content {
+            Items::Text(text) => self.text(text, answers, summary, emit),
+            Items::Objects(blocks) => blocks.iter().for_each(|block| match block.kind.text() {
+                Some("text") => self.text(block.text.text().unwrap_or_default(), answers, summary, emit),
+                Some("thinking") => emit(thought(block.thinking.text().unwrap_or_default(), false)),
+                Some("tool_use") => emit(EventKind::ToolStart {
+                    id: word(&block.id).unwrap_or_default(),
+                    name: word(&block.name).unwrap_or_default(),
+                    input: cut(block.input.0, MAX_TEXT),
+                }),
+                _ => {}
             }),
-            _ => {}
         }
     }
 
-    fn said(&mut self, text: &str, answers: bool, emit: &mut dyn FnMut(EventKind)) {
-        let shown = head(text, MAX_TEXT);
-        let whole = (shown.len() < text.len()).then_some(text.len() as u64);
-        emit(EventKind::Text { text: shown.to_owned(), whole });
-        if !answers || text.is_empty() {
+    /// Counts a message that was not yet counted. A result replaces it all.
+    fn count(&mut self, message: &Message<'_>, summary: &mut StreamSummary) {
+        let Some(id) = message.id.text().filter(|id| !id.is_empty()) else { return };
+        let id = head(id, MAX_WORD);
+        if self.messages.iter().rev().any(|known| known == id) {
             return;
         }
-        if !self.said.is_empty() {
-            self.said.push('\n');
-        }
-        self.said.push_str(text);
-        if self.said.len() > MAX_ANSWER {
-            let mut from = self.said.len() - MAX_ANSWER;
-            while !self.said.is_char_boundary(from) {
-                from += 1;
-            }
-            self.said.drain(..from);
-        }
-        if !self.answered {
-            self.summary.answer = Some(self.said.clone());
+        // The oldest one's memory serves again.
+        let mut slot =
+            if self.messages.len() < MESSAGES { None } else { self.messages.pop_front() }.unwrap_or_default();
+        slot.clear();
+        slot.push_str(id);
+        self.messages.push_back(slot);
+        let MessageUsage { input, output, cache_read, cache_write } = &message.usage.0;
+        let usage = Usage {
+            input: count(input),
+            output: count(output),
+            cache_read: count(cache_read),
+            cache_write: count(cache_write),
+            reasoning: 0,
+            cost: None,
+        };
+        if usage.tokens() > 0 {
+            summary.usage.get_or_insert_default().add(&usage);
+            add_model(summary, message.model.text().unwrap_or_default(), &usage);
         }
     }
 
-    fn result(&mut self, record: Record, emit: &mut dyn FnMut(EventKind)) {
-        let summary = &mut self.summary;
+    fn text(&self, text: &str, answers: bool, summary: &mut StreamSummary, emit: Emit<'_>) {
+        emit(said(text, false));
+        if answers && !self.answered && !text.is_empty() {
+            append(&mut summary.answer, "\n", text);
+        }
+    }
+
+    fn result(&mut self, record: Record<'_>, summary: &mut StreamSummary, emit: Emit<'_>) {
         let is_error = record.is_error.is_true();
-        let reason = word(&record.subtype).unwrap_or_else(|| "unknown".to_owned());
-        summary.ended = true;
-        summary.is_error = is_error;
-        summary.reason = Some(reason.clone());
         summary.api_status = status(&record.api_status);
         let text = record.result.into_text().filter(|text| !text.trim().is_empty());
         if is_error {
-            let words = text.unwrap_or_else(|| record.errors.join("; "));
-            summary.error = (!words.is_empty()).then(|| cut(&words, MAX_TEXT));
+            summary.error = error_words(&text.unwrap_or_else(|| record.errors.0.join("; ").into()));
         } else {
             summary.error = None;
             summary.api_error = None;
             if let Some(text) = text {
-                summary.answer = Some(text);
+                summary.answer = Some(text.into_owned());
                 self.answered = true;
             }
         }
-        let cost = record.total_cost.number().filter(|usd| *usd >= 0.0);
         let Tolerant(models) = record.models;
         if models.seen {
+            let cost = dollars(&record.total_cost, models.used.tokens());
             let cost = cost.map(|usd| Cost { usd, kind: CostKind::Estimated });
-            let usage = Usage { cost, ..models.used };
-            summary.usage = Some(usage.clone());
-            summary.usage_scope = UsageScope::Process;
             summary.models = models.by_model;
-            emit(EventKind::Usage { scope: UsageScope::Process, model: None, usage });
+            total(summary, UsageScope::Process, Usage { cost, ..models.used }, emit);
         }
-        let refused = match summary.api_status {
-            Some(429) if is_error => Some(LimitKind::Window),
-            Some(401 | 403) if is_error => Some(LimitKind::Auth),
-            _ => None,
-        };
-        // A refusal that was told with its reset is not told again without.
-        if let Some(kind) = refused.filter(|kind| summary.limit.as_ref().is_none_or(|limit| limit.kind != *kind)) {
-            self.limit(Limit { kind, resets_at: None, source: LimitSource::Json }, emit);
+        if let Some((kind, source)) = is_error.then(|| refused(summary)).flatten() {
+            refuse(summary, Limit { kind, resets_at: None, source }, emit);
         }
-        emit(EventKind::Ended { reason, is_error });
+        let reason = word(&record.subtype).unwrap_or_else(|| "unknown".to_owned());
+        ended(summary, reason, is_error, emit);
     }
 }
 
-fn tool_results(record: Record, emit: &mut dyn FnMut(EventKind)) {
-    let Items::Objects(blocks) = record.message.0.content else { return };
-    for block in blocks.into_iter().filter(|block| block.kind.text() == Some("tool_result")) {
+fn tool_results(record: &Record<'_>, emit: Emit<'_>) {
+    let Items::Objects(blocks) = &record.message.0.content else { return };
+    for block in blocks.iter().filter(|block| block.kind.text() == Some("tool_result")) {
         let id = word(&block.tool_use_id).unwrap_or_default();
-        let ok = !block.is_error.is_true();
-        let result = block.result.into_text().map(|text| cut(&text, MAX_TEXT));
-        emit(EventKind::ToolEnd { id, ok, exit: None, result });
+        emit(EventKind::ToolEnd { id, ok: !block.is_error.is_true(), exit: None, result: block.result.text() });
     }
-}
-
-/// An HTTP status.
-fn status(value: &Scalar) -> Option<u16> {
-    value.count().filter(|code| (100..1000).contains(code)).and_then(|code| u16::try_from(code).ok())
 }
