@@ -169,7 +169,7 @@ mod tests {
         let texts: Vec<_> = found
             .iter()
             .map(|event| match &event.kind {
-                EventKind::Text { text, whole: None } => (event.offset, text.as_str()),
+                EventKind::Text { text, whole: None, .. } => (event.offset, text.as_str()),
                 other => panic!("{other:?}"),
             })
             .collect();

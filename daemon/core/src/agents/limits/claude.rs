@@ -20,7 +20,9 @@ fn kind_of(parsed: &StreamSummary) -> Option<LimitKind> {
         (Some(429), _) | (None, Some("rate_limit")) => Some(limited(&words)),
         (Some(402), _) | (_, Some("billing_error")) => Some(LimitKind::Credits),
         (Some(401 | 403), _) => Some(LimitKind::Auth),
-        (Some(400), _) if words.begin(&["credit balance is too low"]) => Some(LimitKind::Credits),
+        (Some(400), _) if words.any(&["credit balance is too low"]) => Some(LimitKind::Credits),
+        // A limit of money that was set for the key's organization or workspace.
+        (Some(400), _) if words.any(&["reached your specified api usage limits"]) => Some(LimitKind::Spend),
         (Some(400), _) if words.any(&FORBIDDEN) => Some(LimitKind::Auth),
         (Some(status), _) => (status >= 500).then_some(LimitKind::Overload),
         (None, Some("authentication_failed" | "oauth_org_not_allowed")) => Some(LimitKind::Auth),

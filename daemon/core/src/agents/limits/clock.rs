@@ -23,7 +23,7 @@ const LOOKED_AT: usize = 8 << 10;
 const MOMENT: usize = 80;
 
 /// What stands before a moment, in lower case.
-const BEFORE: [&str; 10] = [
+const BEFORE: [&str; 11] = [
     "resets",
     "reset at",
     "reset on",
@@ -33,6 +33,7 @@ const BEFORE: [&str; 10] = [
     "retrying after",
     "retry after",
     "retry in",
+    "regain access",
     "limit reached|",
 ];
 
@@ -578,6 +579,7 @@ mod tests {
             ("resets 2030-03-17T17:46:00Z", "UTC", Some("2030-03-17T17:46:00Z")),
             ("resets at: 2030-03-17T17:46:00.000+02:00.", "UTC", Some("2030-03-17T15:46:00Z")),
             ("resets 2030-03-17 17:46:00 UTC", "Asia/Tokyo", Some("2030-03-17T17:46:00Z")),
+            ("You will regain access on 2030-03-18 at 00:00 UTC.", "Asia/Tokyo", Some("2030-03-18T00:00:00Z")),
             ("resets 2030-03-17T17:46", "Europe/Berlin", Some("2030-03-17T16:46:00Z")),
             ("usage limit reached|1900000000", "UTC", Some("2030-03-17T17:46:40Z")),
             ("resets 1900000000000", "UTC", Some("2030-03-17T17:46:40Z")),

@@ -29,13 +29,15 @@ fn kind(words: &Words) -> Option<LimitKind> {
     let status = words.status(&["last status: ", "unexpected status ", "http error: ", "status code "]);
     if words.any(&FORBIDDEN) || words.any(&LOGIN) || matches!(status, Some(401 | 403)) {
         Some(LimitKind::Auth)
-    } else if words.any(&SPEND) {
+    } else if words.any(&SPEND) || words.any(&["billing hard limit"]) {
         Some(LimitKind::Spend)
     } else if words.any(&["hit your usage limit", "usage limit has been reached", "usage_limit_reached"]) {
         // Before credits: it offers to buy some.
         Some(LimitKind::Window)
     } else if words.any(&CREDITS) || status == Some(402) {
         Some(LimitKind::Credits)
+    } else if words.any(&["requests per day", "tokens per day"]) {
+        Some(LimitKind::Daily)
     } else if words.any(&["rate limit reached", "rate limit exceeded", "rate_limit_exceeded"]) || status == Some(429) {
         Some(LimitKind::Window)
     } else if words.any(&OVERLOAD) || status.is_some_and(|status| status >= 500) {

@@ -172,7 +172,7 @@ fn what_was_seen_before_a_claude_died_counts() {
 
 #[test]
 fn codexs_refusals_are_told_apart() {
-    use LimitKind::{Auth, Credits, Overload, Spend, Window};
+    use LimitKind::{Auth, Credits, Daily, Overload, Spend, Window};
     for (words, expected, reset) in [
         (
             "You’ve hit your usage limit. Upgrade to Pro, purchase more credits or try again at 5:46 PM.",
@@ -191,6 +191,12 @@ fn codexs_refusals_are_told_apart() {
             Some(Window),
             Some("2030-03-17T15:00:01.898Z"),
         ),
+        (
+            "Rate limit reached for m on requests per day (RPD): Limit 200. Please try again in 7m12s.",
+            Some(Daily),
+            Some("2030-03-17T15:07:12Z"),
+        ),
+        ("Billing hard limit has been reached.", Some(Spend), None),
         (
             "Your workspace is out of credits. Ask your workspace owner to refill in order to continue.",
             Some(Credits),
