@@ -167,16 +167,16 @@ impl<'de> Deserialize<'de> for Key<'de> {
     }
 }
 
-/// The content of a message: a text, or of an array the objects in it; anything else is no objects.
+/// The content of a message: a text, or of an array the first objects in it; anything else is no objects.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Items<'de, T> {
+pub(crate) enum Items<'de, T, const MAX: usize = MAX_ITEMS> {
     /// A text.
     Text(Cow<'de, str>),
     /// The objects.
     Objects(Vec<T>),
 }
 
-impl<T> Default for Items<'_, T> {
+impl<T, const MAX: usize> Default for Items<'_, T, MAX> {
     fn default() -> Self {
         Self::Objects(Vec::new())
     }
@@ -219,10 +219,10 @@ impl<'de, T: Object<'de>> Deserialize<'de> for Tolerant<T> {
     }
 }
 
-struct ItemsVisitor<T>(PhantomData<T>);
+struct ItemsVisitor<T, const MAX: usize>(PhantomData<T>);
 
-impl<'de, T: Object<'de>> Visitor<'de> for ItemsVisitor<T> {
-    type Value = Items<'de, T>;
+impl<'de, T: Object<'de>, const MAX: usize> Visitor<'de> for ItemsVisitor<T, MAX> {
+    type Value = Items<'de, T, MAX>;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("anything")
     }
@@ -239,7 +239,7 @@ impl<'de, T: Object<'de>> Visitor<'de> for ItemsVisitor<T> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut objects = Vec::new();
         while let Some(Tolerant(object)) = seq.next_element::<Tolerant<T>>()? {
-            if objects.len() < MAX_ITEMS {
+            if objects.len() < MAX {
                 objects.push(object);
             }
         }
@@ -253,10 +253,12 @@ impl<'de, T: Object<'de>> Visitor<'de> for ItemsVisitor<T> {
 
 /// Objects of one array that are looked at: an answer has a handful, `[{},{},…]` of a hostile line has millions.
 const MAX_ITEMS: usize = 10_000;
+/// The same for an array within such an object.
+pub(crate) const MAX_INNER: usize = 64;
 
-impl<'de, T: Object<'de>> Deserialize<'de> for Items<'de, T> {
+impl<'de, T: Object<'de>, const MAX: usize> Deserialize<'de> for Items<'de, T, MAX> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(ItemsVisitor(PhantomData))
+        from.deserialize_any(ItemsVisitor::<T, MAX>(PhantomData))
     }
 }
 

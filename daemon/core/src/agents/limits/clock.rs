@@ -23,7 +23,7 @@ const LOOKED_AT: usize = 8 << 10;
 const MOMENT: usize = 80;
 
 /// What stands before a moment, in lower case.
-const BEFORE: [&str; 11] = [
+const BEFORE: [&str; 12] = [
     "resets",
     "reset at",
     "reset on",
@@ -35,16 +35,24 @@ const BEFORE: [&str; 11] = [
     "retry in",
     "regain access",
     "limit reached|",
+    MILLISECONDS,
 ];
+/// One of them, with a bare number of milliseconds behind it.
+const MILLISECONDS: &str = "retrydelayms";
 
 /// The first reset that a text names, if it is to be believed.
 pub(super) fn reset(text: &str, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
     let text = head(text, LOOKED_AT);
     let lower = text.to_ascii_lowercase();
-    let mut places: Vec<usize> =
-        BEFORE.iter().flat_map(|words| lower.match_indices(words).map(|(at, _)| at + words.len())).collect();
+    let mut places: Vec<(usize, &str)> = BEFORE
+        .iter()
+        .flat_map(|words| lower.match_indices(words).map(|(at, words)| (at + words.len(), words)))
+        .collect();
     places.sort_unstable();
-    let moment = places.into_iter().find_map(|at| Moment::read(head(&text[at..], MOMENT)))?;
+    let moment = places.into_iter().find_map(|(at, words)| {
+        let behind = head(&text[at..], MOMENT);
+        if words == MILLISECONDS { Moment::milliseconds(behind) } else { Moment::read(behind) }
+    })?;
     moment.resolve(now, zone).filter(|reset| believable(*reset, now))
 }
 
@@ -98,6 +106,12 @@ impl Moment {
             return Some(moment);
         }
         rest.wall()
+    }
+
+    fn milliseconds(text: &str) -> Option<Self> {
+        let mut rest = Scanner(text);
+        rest.skip();
+        rest.digits()?.parse().ok().map(SignedDuration::from_millis).map(Self::After)
     }
 
     fn resolve(self, now: Timestamp, given: &TimeZone) -> Option<Timestamp> {
@@ -573,6 +587,10 @@ mod tests {
             ("Retrying after 15890ms", "UTC", Some("2030-03-17T15:00:15.89Z")),
             ("Your quota will reset after 42h1m20s.", "UTC", Some("2030-03-19T09:01:20Z")),
             ("Please try again in 1.898s.", "UTC", Some("2030-03-17T15:00:01.898Z")),
+            ("Please retry in 7s.", "UTC", Some("2030-03-17T15:00:07Z")),
+            ("  retryDelayMs: 15890,", "UTC", Some("2030-03-17T15:00:15.89Z")),
+            ("  retryDelayMs: undefined,", "UTC", None),
+            ("  retryDelayMs: 104621247000,", "UTC", None),
             ("retry in 5 parsecs", "UTC", None),
             ("reset after 0s", "UTC", None),
             // ISO 8601 and epochs.

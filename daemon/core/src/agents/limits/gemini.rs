@@ -15,7 +15,20 @@ pub(super) fn refused(exit: &ExitFacts, parsed: &StreamSummary) -> Refusal {
         return Some((LimitKind::Auth, LimitSource::Json));
     }
     let words = parsed.error.as_deref().and_then(kind_of).map(|kind| (kind, LimitSource::Text));
-    words.or_else(|| stderr(&Words::of_end(&exit.stderr_tail)).map(|kind| (kind, LimitSource::Stderr)))
+    words.or_else(|| {
+        let last = match last_error(&exit.stderr_tail) {
+            Some(last) => last,
+            // It has said why it failed; the rest of standard error is of retries that went well in the end.
+            None if parsed.error.is_some() => return None,
+            None => &exit.stderr_tail,
+        };
+        stderr(&Words::of_end(last)).map(|kind| (kind, LimitSource::Stderr))
+    })
+}
+
+/// The part of standard error that is about the error that ended it. Those that it tried again after stand there too.
+pub(super) fn last_error(stderr: &str) -> Option<&str> {
+    stderr.rsplit_once("Error when talking to Gemini API").map(|(_, last)| last)
 }
 
 /// What the words of an error refuse.
@@ -23,7 +36,7 @@ pub(crate) fn kind_of(text: &str) -> Option<LimitKind> {
     kind(&Words::of(text))
 }
 
-/// Standard error has the whole error in it; a retry that is told there is no end.
+/// Standard error has the whole error in it.
 fn stderr(words: &Words) -> Option<LimitKind> {
     kind(words).or_else(|| {
         match words.status(&["\n  status: ", "\n    status: ", "\n    code: ", "failed with status "]) {

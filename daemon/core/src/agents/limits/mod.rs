@@ -18,7 +18,7 @@ use jiff::tz::TimeZone;
 use super::event::{Limit, LimitKind, LimitSource, StreamSummary};
 use super::outcome::{Classified, EndCause, ExitFacts, one_line};
 use super::stream::Vendor;
-use crate::types::Outcome;
+use crate::types::{Outcome, Timestamp};
 
 /// Reasons of vendors that say no more than that it failed, or that nothing did.
 const EMPTY_REASONS: [&str; 6] = ["success", "completed", "failed", "error", "unknown", "end_turn"];
@@ -52,9 +52,15 @@ pub(crate) fn classify(
         Vendor::Grok => grok::refused(exit, parsed),
         Vendor::Rest => rest::refused(exit, parsed),
     };
-    // A signal ended it, whatever the service said before.
-    let refused = refused.filter(|(kind, _)| *kind != LimitKind::Overload || plain.outcome != Outcome::Signaled);
-    let limit = refused.map(|refused| limit(refused, exit, parsed, zone));
+    // A signal ended it, whatever it was complaining of.
+    let refused = refused.filter(|(kind, source)| {
+        plain.outcome != Outcome::Signaled || (*kind != LimitKind::Overload && *source == LimitSource::Json)
+    });
+    let stderr = match vendor {
+        Vendor::Gemini => gemini::last_error(&exit.stderr_tail).unwrap_or_default(),
+        _ => &exit.stderr_tail,
+    };
+    let limit = refused.map(|refused| limit(refused, stderr, exit.ended, parsed, zone));
     let outcome = match &limit {
         Some(limit) => limit.outcome(),
         None if exit_failed => plain.outcome,
@@ -82,18 +88,24 @@ fn unfinished(vendor: Vendor, parsed: &StreamSummary) -> Option<Classified> {
 }
 
 /// The limit with its reset: from JSON, else from standard error, else from the words of the error.
-fn limit((kind, source): (LimitKind, LimitSource), exit: &ExitFacts, parsed: &StreamSummary, zone: &TimeZone) -> Limit {
+fn limit(
+    (kind, source): (LimitKind, LimitSource),
+    stderr: &str,
+    ended: Timestamp,
+    parsed: &StreamSummary,
+    zone: &TimeZone,
+) -> Limit {
     // Nothing to wait for but a person.
     if matches!(kind, LimitKind::Auth | LimitKind::Credits) {
         return Limit { kind, resets_at: None, source };
     }
     let told = parsed.limit.as_ref().and_then(|told| Some((told.resets_at?, told.source)));
-    let told = told.filter(|(reset, _)| clock::believable(*reset, exit.ended));
+    let told = told.filter(|(reset, _)| clock::believable(*reset, ended));
     let found = told
-        .or_else(|| clock::last_reset(&exit.stderr_tail, exit.ended, zone).map(|reset| (reset, LimitSource::Stderr)))
+        .or_else(|| clock::last_reset(stderr, ended, zone).map(|reset| (reset, LimitSource::Stderr)))
         .or_else(|| {
             let words = parsed.error.as_deref()?;
-            clock::reset(words, exit.ended, zone).map(|reset| (reset, LimitSource::Text))
+            clock::reset(words, ended, zone).map(|reset| (reset, LimitSource::Text))
         });
     match found {
         Some((reset, source)) => Limit { kind, resets_at: Some(reset), source },

@@ -263,6 +263,16 @@ fn geminis_refusals_are_told_apart() {
     assert_eq!(found(&classified(Vendor::Gemini, &exit, "")).unwrap(), (Window, None, LimitSource::Stderr));
     let exit = ExitFacts { stderr_tail: "Please set an Auth method in your settings.json".to_owned(), ..natural(41) };
     assert_eq!(classified(Vendor::Gemini, &exit, "").outcome, Outcome::AuthFailed);
+    // What it tried again after is not what ended it.
+    let retried = "Attempt 1 failed with status 429. Retrying after 500ms...\n  status: 429\n}";
+    let exit = ExitFacts { stderr_tail: retried.to_owned(), ..natural(53) };
+    let turns = r#"{"type":"result","status":"error","error":{"type":"FatalTurnLimitedError","message":"Reached max session turns"}}"#;
+    let other = classified(Vendor::Gemini, &exit, turns);
+    assert_eq!((other.outcome, other.limit), (Outcome::Failed, None));
+    let last = format!("{retried}\nError when talking to Gemini API {{\n  retryDelayMs: 60000,\n  status: 429\n}}");
+    let exit = ExitFacts { stderr_tail: last, ..natural(173) };
+    let reset = Some("2030-03-17T15:01:00Z".to_owned());
+    assert_eq!(found(&classified(Vendor::Gemini, &exit, "")).unwrap(), (Window, reset, LimitSource::Stderr));
     // It exits with 0 when a signal ends it.
     let init = r#"{"type":"init","session_id":"s","model":"m"}"#;
     assert_eq!(classified(Vendor::Gemini, &natural(0), init).outcome, Outcome::Failed);

@@ -18,7 +18,7 @@ use super::common::{
 use crate::agents::event::{
     EventKind, Limit, LimitKind, LimitSource, MAX_MODELS, MAX_TEXT, StreamSummary, UsageScope, head,
 };
-use crate::agents::json::{Items, Object, Raw, Scalar, Tolerant, objects};
+use crate::agents::json::{Items, MAX_INNER, Object, Raw, Scalar, Tolerant, objects};
 use crate::agents::limits::claude::refused;
 use crate::types::{Cost, CostKind, Usage};
 
@@ -105,7 +105,7 @@ objects! {
 
 /// What a tool gave back: a text, or the texts of its blocks.
 #[derive(Debug, Default)]
-pub(crate) struct Content<'de>(Items<'de, TextBlock<'de>>);
+pub(crate) struct Content<'de>(Items<'de, TextBlock<'de>, MAX_INNER>);
 
 impl<'de> serde::Deserialize<'de> for Content<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

@@ -100,9 +100,8 @@ impl Vocabulary for State {
             }
             "error" => {
                 let words = record.message.text().unwrap_or_default();
-                // "Reconnecting... 2/5"
                 if words.starts_with("Reconnecting") {
-                    emit(EventKind::Retry { status: None, delay: None, kind: "reconnecting".to_owned() });
+                    emit(retry(words));
                 } else {
                     failed(words, summary, emit);
                 }
@@ -110,6 +109,23 @@ impl Vocabulary for State {
             // `item.updated`: a list of to-dos, mostly.
             _ => summary.unknown += 1,
         }
+    }
+}
+
+/// `Reconnecting... 2/5 (unexpected status 429 Too Many Requests: …)`
+fn retry(words: &str) -> EventKind {
+    let status = words.split_once("status ").and_then(|(_, rest)| rest.get(..3)?.parse::<u16>().ok());
+    let kind = match status {
+        Some(429) => "rate_limit",
+        Some(401 | 403) => "authentication_failed",
+        Some(500..) => "overloaded",
+        None if words.contains("stream disconnected") => "disconnected",
+        _ => "unknown",
+    };
+    EventKind::Retry {
+        status: status.filter(|status| (100..1000).contains(status)),
+        delay: None,
+        kind: kind.to_owned(),
     }
 }
 
