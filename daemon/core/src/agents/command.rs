@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use super::check::{Finding, Level};
 use super::event::{EventParser, StreamSummary};
 use super::parser::{Parser, Plain};
 use super::program::command_line;
 use super::{Adapter, AgentCommand, Base, Classified, ExitFacts, PrepareError, RunRequest, VersionError, env, text};
-use crate::config::{AgentKind, PromptBy};
+use crate::config::{AgentKind, Env, PromptBy};
 
 /// Stands for the path of the prompt in the arguments of an agent that takes it as a file.
 const PROMPT_PLACE: &str = "{prompt}";
@@ -43,6 +44,10 @@ impl Adapter for Command {
 
     fn login(&self) -> Result<String, PrepareError> {
         Ok("none".to_owned())
+    }
+
+    fn account(&self) -> Result<String, PrepareError> {
+        Ok(self.base.config.account.clone().unwrap_or_else(|| format!("command/{}", self.base.name)))
     }
 
     fn prepare(&self, run: &RunRequest) -> Result<AgentCommand, PrepareError> {
@@ -86,6 +91,17 @@ impl Adapter for Command {
 
     fn masked(&self, text: &str) -> String {
         self.base.masked(text)
+    }
+
+    fn environment(&self) -> Env {
+        self.base.environment()
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        vec![match self.program() {
+            Ok(path) => Finding::new(Level::Good, "program", path.display().to_string()),
+            Err(error) => Finding::new(Level::Problem, "program", error.to_string()),
+        }]
     }
 
     /// `--version` may mean anything to any program, work included, so it is not asked.

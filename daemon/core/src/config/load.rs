@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::{AgentConfig, AgentKind, BUILT_IN_AGENT, Config, Env, PathError, SYSTEM_CONFIG, Scope, paths};
+use super::{AgentConfig, AgentKind, Config, Env, PathError, Price, SYSTEM_CONFIG, Scope, paths};
 
 /// Bytes of a configuration file at most, so that a wrong path does not fill the memory.
 pub const MAX_FILE: u64 = 1 << 20;
@@ -237,11 +237,22 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for UniqueMap<T> {
     }
 }
 
-/// The agents; the built-in one is added where the file does not define its name.
+/// The agents, the built-in ones among them.
 pub(super) fn agents<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, AgentConfig>, D::Error> {
-    let mut agents = from.deserialize_any(UniqueMap("agents by name", PhantomData))?;
-    agents.entry(BUILT_IN_AGENT.to_owned()).or_insert_with(|| AgentConfig::new(AgentKind::Claude));
-    Ok(agents)
+    from.deserialize_any(UniqueMap("agents by name", PhantomData)).map(with_built_in)
+}
+
+/// Adds the built-in agents whose names are not taken.
+pub(super) fn with_built_in(mut agents: BTreeMap<String, AgentConfig>) -> BTreeMap<String, AgentConfig> {
+    for kind in AgentKind::BUILT_IN {
+        agents.entry(kind.name().to_owned()).or_insert_with(|| AgentConfig::new(kind));
+    }
+    agents
+}
+
+/// Prices by model.
+pub(super) fn prices<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Price>, D::Error> {
+    from.deserialize_any(UniqueMap("prices by model", PhantomData))
 }
 
 /// Variables by name.

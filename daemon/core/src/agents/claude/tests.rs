@@ -8,8 +8,10 @@ use std::sync::Arc;
 use super::*;
 use crate::agents::Stream;
 use crate::agents::tests::request;
-use crate::agents::{Agents, EndCause, Host};
-use crate::config::{AgentConfig, Config};
+use crate::agents::{
+    Adapter, AgentCommand, Agents, EndCause, ExitFacts, Host, PrepareError, StreamSummary, VersionError, stream,
+};
+use crate::config::{AgentConfig, AgentKind, Config, Env};
 use crate::types::{Outcome, Timestamp};
 
 fn parse(line: &str) -> StreamSummary {
