@@ -21,62 +21,62 @@ const MIN_MASKED: usize = 8;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
     /// Its name, as in PATH.
-    pub program: &'static str,
+    pub(crate) program: &'static str,
     /// Its npm package; `None`: it is ours.
-    pub package: Option<&'static str>,
+    pub(crate) package: Option<&'static str>,
     /// Variables that it takes a key from. Where a token is configured, no other one may be there.
-    pub keys: &'static [&'static str],
+    pub(crate) keys: &'static [&'static str],
     /// Variables that make it use another login than the key; removed where a token is configured.
-    pub rivals: &'static [&'static str],
+    pub(crate) rivals: &'static [&'static str],
     /// The variable of `keys` that a token belongs into, by the token.
-    pub key_for: fn(&str) -> &'static str,
+    pub(crate) key_for: fn(&str) -> &'static str,
     /// Switches of every start: no update of the program by itself.
-    pub switches: &'static [(&'static str, &'static str)],
+    pub(crate) switches: &'static [(&'static str, &'static str)],
     /// Where its settings and its login are.
-    pub folder: Option<Folder>,
+    pub(crate) folder: Option<Folder>,
     /// How a person logs in.
-    pub log_in: &'static str,
+    pub(crate) log_in: &'static str,
 }
 
 /// A vendor program's folder.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Folder {
     /// The variable that names it, or the folder that it is in.
-    pub variable: &'static str,
+    pub(crate) variable: &'static str,
     /// Its name in the home folder.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Whether the variable names the folder that it is in, as HOME does.
-    pub in_home: bool,
+    pub(crate) in_home: bool,
     /// Files of a login, one of which is there after it.
-    pub logins: &'static [&'static str],
+    pub(crate) logins: &'static [&'static str],
 }
 
 /// An agent's environment but for what belongs to one run.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
     /// The variables.
-    pub env: Env,
+    pub(crate) env: Env,
     /// Those of them that hold the vendor's keys.
-    pub secrets: Vec<String>,
+    pub(crate) secrets: Vec<String>,
     /// Login or key, for people.
-    pub login: String,
+    pub(crate) login: String,
     /// The variable with the key that will be used; `None`: its own login.
-    pub key: Option<&'static str>,
+    pub(crate) key: Option<&'static str>,
 }
 
 /// One agent's configuration and the machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
-    pub name: String,
-    pub config: AgentConfig,
-    pub env_pass: Arc<[String]>,
-    pub host: Arc<Host>,
-    pub versions: Arc<Versions>,
+    pub(crate) name: String,
+    pub(crate) config: AgentConfig,
+    pub(crate) env_pass: Arc<[String]>,
+    pub(crate) host: Arc<Host>,
+    pub(crate) versions: Arc<Versions>,
 }
 
 impl Base {
     /// Looks the program up in the PATH that the agent would get.
-    pub fn program(&self, default: &str, install: Option<String>) -> Result<PathBuf, PrepareError> {
+    pub(crate) fn program(&self, default: &str, install: Option<String>) -> Result<PathBuf, PrepareError> {
         let wanted = self.config.program.as_deref().unwrap_or(default);
         let path = self.environment().remove("PATH").unwrap_or_default();
         match program::find(wanted, &path) {
@@ -91,7 +91,7 @@ impl Base {
     }
 
     /// The command that installs a vendor's program in a version that may run.
-    pub fn install(&self, facts: &Facts) -> Option<String> {
+    pub(crate) fn install(&self, facts: &Facts) -> Option<String> {
         let package = facts.package?;
         Some(match &self.config.version {
             Some(range) => {
@@ -103,12 +103,12 @@ impl Base {
     }
 
     /// The environment without what belongs to one run, and without a vendor's.
-    pub fn environment(&self) -> Env {
+    pub(crate) fn environment(&self) -> Env {
         env::base(&self.host, &self.env_pass, &self.config.env_pass, &self.config.env)
     }
 
     /// Its key; `None`: it has none of its own.
-    pub fn token(&self) -> Result<Option<Token>, PrepareError> {
+    pub(crate) fn token(&self) -> Result<Option<Token>, PrepareError> {
         self.config.resolve_token(&self.name, &self.host.env).map_err(|error| PrepareError::Token {
             agent: self.name.clone(),
             key: self.config.token_key(&self.name, &self.host.env),
@@ -117,7 +117,7 @@ impl Base {
     }
 
     /// The environment with what a vendor's program needs of us.
-    pub fn surroundings(&self, facts: &Facts) -> Result<Surroundings, PrepareError> {
+    pub(crate) fn surroundings(&self, facts: &Facts) -> Result<Surroundings, PrepareError> {
         let mut env = self.program_environment(facts)?;
         let (key, login) = match self.token()? {
             Some(token) => {
@@ -152,21 +152,24 @@ impl Base {
     }
 
     /// What the program says of its version.
-    pub fn version(&self, facts: &Facts) -> Result<String, VersionError> {
+    pub(crate) fn version(&self, facts: &Facts) -> Result<String, VersionError> {
         let no_program = |error: PrepareError| VersionError::NoProgram(error.to_string());
         let path = self.program(facts.program, self.install(facts)).map_err(no_program)?;
         self.versions.get(&path, &self.program_environment(facts).map_err(no_program)?)
     }
 
     /// Whether the program's version may run. Asks nothing where any may.
-    pub fn check_version(&self, facts: &Facts, path: &Path) -> Result<(), PrepareError> {
+    pub(crate) fn check_version(&self, facts: &Facts, path: &Path) -> Result<(), PrepareError> {
         let Some(wanted) = &self.config.version else { return Ok(()) };
         let install = self.install(facts);
         let (agent, path) = (self.name.clone(), path.to_owned());
         let wanted_text = wanted.to_string();
         let told = match self.version(facts) {
             Ok(told) => told,
-            Err(error) => return Err(PrepareError::VersionUnknown { agent, wanted: wanted_text, install, error }),
+            Err(error) => {
+                let error = Box::new(error);
+                return Err(PrepareError::VersionUnknown { agent, wanted: wanted_text, install, error });
+            }
         };
         match Version::find(&told) {
             Some(version) if wanted.contains(version) => Ok(()),
@@ -175,7 +178,7 @@ impl Base {
     }
 
     /// Whose limits it shares.
-    pub fn account(&self, facts: &Facts) -> Result<String, PrepareError> {
+    pub(crate) fn account(&self, facts: &Facts) -> Result<String, PrepareError> {
         if let Some(account) = &self.config.account {
             return Ok(account.clone());
         }
@@ -195,7 +198,7 @@ impl Base {
     }
 
     /// A text without the agent's keys, for what is kept or shown of its words.
-    pub fn masked(&self, text: &str) -> String {
+    pub(crate) fn masked(&self, text: &str) -> String {
         let mut masked = text.to_owned();
         if let Ok(Some(token)) = self.token() {
             masked = masked.replace(token.value.expose_secret(), "***");
@@ -211,7 +214,7 @@ impl Base {
     }
 
     /// Names in `environment` that the configuration put there: some hold keys, so all count as secret.
-    pub fn configured_names(&self, environment: &Env) -> Vec<String> {
+    pub(crate) fn configured_names(&self, environment: &Env) -> Vec<String> {
         let usual = env::base(&self.host, &[], &[], &Env::new());
         environment
             .iter()
@@ -221,7 +224,7 @@ impl Base {
     }
 
     /// The file that becomes standard input: the prompt, or for one over `limit` a short text that names it.
-    pub fn stand_in(
+    pub(crate) fn stand_in(
         &self,
         run: &RunRequest,
         program: &str,
@@ -253,7 +256,7 @@ const STAND_IN: &str = "prompt-by-path.md";
 
 impl Folder {
     /// The folder in an environment; `None`: there is no home folder.
-    pub fn path(&self, environment: &Env) -> Option<PathBuf> {
+    pub(crate) fn path(&self, environment: &Env) -> Option<PathBuf> {
         let named = environment.get(self.variable).filter(|path| !path.is_empty());
         match named {
             Some(path) if !self.in_home => Some(path.into()),
@@ -263,7 +266,7 @@ impl Folder {
     }
 
     /// The file of a login, where there is one. Reads none.
-    pub fn login_file(&self, environment: &Env) -> Option<PathBuf> {
+    pub(crate) fn login_file(&self, environment: &Env) -> Option<PathBuf> {
         let folder = self.path(environment)?;
         self.logins.iter().map(|name| folder.join(name)).find(|path| path.is_file())
     }
@@ -274,7 +277,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::agents::Adapter;
     use crate::agents::tests::Bench;
     use crate::config::{AgentKind, VersionRange};
 

@@ -32,31 +32,31 @@ pub(crate) trait Driver: Debug + Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Draft {
     /// Arguments behind the program.
-    pub words: Vec<String>,
+    pub(crate) words: Vec<String>,
     /// The environment so far.
-    pub env: Env,
+    pub(crate) env: Env,
     /// The variable with the key in use.
-    pub key: Option<&'static str>,
+    pub(crate) key: Option<&'static str>,
     /// What becomes standard input.
-    pub stdin: Option<PathBuf>,
+    pub(crate) stdin: Option<PathBuf>,
     /// Variables that show in front of the command line.
-    pub shown: Vec<(&'static str, String)>,
+    pub(crate) shown: Vec<(&'static str, String)>,
     /// What was done that nobody asked for.
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
     /// What it may do.
-    pub mode: PermissionMode,
+    pub(crate) mode: PermissionMode,
     /// The model, if one was asked for.
-    pub model: Option<String>,
+    pub(crate) model: Option<String>,
 }
 
 impl Draft {
     /// Adds arguments.
-    pub fn push<'a>(&mut self, words: impl IntoIterator<Item = &'a str>) {
+    pub(crate) fn push<'a>(&mut self, words: impl IntoIterator<Item = &'a str>) {
         self.words.extend(words.into_iter().map(str::to_owned));
     }
 
     /// Sets a variable.
-    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
         self.env.insert(name.to_owned(), value.into());
     }
 }

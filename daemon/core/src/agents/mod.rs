@@ -191,7 +191,7 @@ pub enum PrepareError {
         install: Option<String>,
         /// Why.
         #[source]
-        error: VersionError,
+        error: Box<VersionError>,
     },
     /// Its token can't be had.
     #[error("agent {agent}: {key}: {error}")]

@@ -150,7 +150,7 @@ fn a_prompt_over_10_mb_is_handed_over_by_path() {
     let command = adapter.prepare(&request).unwrap();
     let words = fs::read_to_string(command.stdin.unwrap()).unwrap();
     assert!(words.len() < 1000 && words.contains(request.prompt.to_str().unwrap()), "{words}");
-    assert!(command.notes[0].contains("10 MB"));
+    assert!(command.notes[0].contains("at most 10000000 bytes"));
     fs::remove_file(&request.prompt).unwrap();
     assert!(matches!(adapter.prepare(&request), Err(PrepareError::Prompt { .. })));
 }
@@ -161,7 +161,7 @@ fn a_missing_or_unusable_program_is_named_with_the_way_to_install_it() {
     assert_eq!(adapter.version().unwrap().as_deref(), Some("2.1.197 (Claude Code)"));
     fs::set_permissions(folder.path().join("claude"), fs::Permissions::from_mode(0o644)).unwrap();
     let text = adapter.prepare(&request(folder.path())).unwrap_err().to_string();
-    assert!(text.ends_with("/claude is not an executable file"), "{text}");
+    assert!(text.contains("/claude is not an executable file; install it with: npm install -g @"), "{text}");
     fs::remove_file(folder.path().join("claude")).unwrap();
     let text = adapter.prepare(&request(folder.path())).unwrap_err().to_string();
     let expected =
