@@ -133,6 +133,12 @@ impl AgentKind {
     }
 }
 
+impl AsRef<str> for AgentKind {
+    fn as_ref(&self) -> &str {
+        self.name()
+    }
+}
+
 /// What an agent may do without asking: words that several vendors share, and the vendors' own for the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PermissionMode {

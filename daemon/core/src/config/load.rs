@@ -211,10 +211,10 @@ fn readable(message: &str) -> String {
 }
 
 /// A map in which a key may stand only once: YAML says so, serde's maps let the last one win.
-struct UniqueMap<T>(&'static str, PhantomData<T>);
+struct UniqueMap<K, T>(&'static str, PhantomData<(K, T)>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for UniqueMap<T> {
-    type Value = BTreeMap<String, T>;
+impl<'de, K: Deserialize<'de> + Ord + AsRef<str>, T: Deserialize<'de>> Visitor<'de> for UniqueMap<K, T> {
+    type Value = BTreeMap<K, T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
@@ -226,9 +226,9 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for UniqueMap<T> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = BTreeMap::new();
-        while let Some(key) = map.next_key::<String>()? {
+        while let Some(key) = map.next_key::<K>()? {
             if found.contains_key(&key) {
-                return Err(de::Error::custom(format_args!("duplicate key `{key}`")));
+                return Err(de::Error::custom(format_args!("duplicate key `{}`", key.as_ref())));
             }
             let value = map.next_value()?;
             found.insert(key, value);
@@ -250,8 +250,18 @@ pub(super) fn with_built_in(mut agents: BTreeMap<String, AgentConfig>) -> BTreeM
     agents
 }
 
-/// Prices by model.
-pub(super) fn prices<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Price>, D::Error> {
+/// Prices by type of agent, then by model.
+pub(super) fn prices<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<BTreeMap<AgentKind, BTreeMap<String, Price>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Models(#[serde(deserialize_with = "models")] BTreeMap<String, Price>);
+    let all = from.deserialize_any(UniqueMap::<AgentKind, Models>("types of agents", PhantomData))?;
+    Ok(all.into_iter().map(|(kind, models)| (kind, models.0)).collect())
+}
+
+fn models<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Price>, D::Error> {
     from.deserialize_any(UniqueMap("prices by model", PhantomData))
 }
 

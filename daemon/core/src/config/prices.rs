@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::{AgentKind, load};
 use crate::types::{Cost, CostKind, Usage};
@@ -14,7 +14,7 @@ const PER: f64 = 1e6;
 /// Prices by type of agent and by model; in a model's name `*` stands for any text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct Prices(#[serde(deserialize_with = "by_kind")] pub BTreeMap<AgentKind, BTreeMap<String, Price>>);
+pub struct Prices(#[serde(deserialize_with = "load::prices")] pub BTreeMap<AgentKind, BTreeMap<String, Price>>);
 
 /// US dollars for a million tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -86,14 +86,6 @@ fn fits(pattern: &str, text: &str) -> bool {
         left = &left[place + part.len()..];
     }
     left.ends_with(last)
-}
-
-fn by_kind<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<AgentKind, BTreeMap<String, Price>>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(transparent)]
-    struct Models(#[serde(deserialize_with = "load::prices")] BTreeMap<String, Price>);
-    let all = BTreeMap::<AgentKind, Models>::deserialize(from)?;
-    Ok(all.into_iter().map(|(kind, models)| (kind, models.0)).collect())
 }
 
 #[cfg(test)]

@@ -98,6 +98,7 @@ fn errors_of_the_text_name_line_column_and_what_was_expected() {
         "agents:\n  a: {type: codex, permission_mode: never}",
         "agents:\n  a: {type: codex, env: {A: 'x', A: 'y'}}",
         "prices:\n  cursor: {}",
+        "prices:\n  codex: {}\n  codex: {}",
         "prices:\n  codex: {a: {input: 1}}",
         "prices:\n  codex: {a: {input: 1, output: 1}, a: {input: 1, output: 1}}",
         "agents:\n  claude: {model: opus}",
