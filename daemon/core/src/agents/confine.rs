@@ -36,8 +36,13 @@ const TRIAL_WORDS: usize = 300;
 /// Folders that every program may fill, and which each confined agent gets for itself.
 const PRIVATE: [&str; 2] = ["/tmp", "/var/tmp"];
 /// Sockets through which a program outside would act for whoever may write to them.
-const BACK_DOORS: [&str; 5] =
-    ["/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock", "/run/crio/crio.sock", "/run/snapd.socket"];
+const BACK_DOORS: [&str; 5] = [
+    "/run/docker.sock",
+    "/run/containerd/containerd.sock",
+    "/run/podman/podman.sock",
+    "/run/crio/crio.sock",
+    "/run/snapd.socket",
+];
 
 /// What an agent gets.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +76,9 @@ pub fn wrap(argv: Vec<String>, bwrap: &Path, shim: &Path, walls: &Walls) -> Vec<
         PRIVATE.iter().any(|private| path.starts_with(private))
             || walls.hidden.iter().filter_map(real).any(|hidden| path.starts_with(&hidden) && path != hidden)
     };
-    mounts.extend(walls.visible.iter().filter_map(real).filter(|path| concealed(path)).map(|path| (path, Mount::Visible)));
+    mounts.extend(
+        walls.visible.iter().filter_map(real).filter(|path| concealed(path)).map(|path| (path, Mount::Visible)),
+    );
     let writable = walls.writable.iter().chain([&walls.cwd]).filter_map(real);
     for path in writable {
         mounts.retain(|(other, kind)| *other != path || *kind == Mount::Hidden);
@@ -142,7 +149,8 @@ impl Trial {
 /// Puts walls around `true`.
 fn attempt(bwrap: &Path) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{} can't be tried: {error}", bwrap.display());
-    let arguments = "--ro-bind / / --dev /dev --proc /proc --tmpfs /tmp --unshare-pid --unshare-ipc --cap-drop ALL -- true";
+    let arguments =
+        "--ro-bind / / --dev /dev --proc /proc --tmpfs /tmp --unshare-pid --unshare-ipc --cap-drop ALL -- true";
     let mut child = Command::new(bwrap)
         .args(arguments.split(' '))
         .stdin(Stdio::null())
