@@ -1,13 +1,10 @@
 //! What is fuzzed, and what must hold for any bytes. Also compiled into the test that replays the seeds, so nothing here
 //! knows a fuzzer.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use conductor_core::agents::event::Stream;
-use conductor_core::agents::{Agents, Event, Host, StreamSummary};
+use conductor_core::agents::stream::{Vendor, parser};
+use conductor_core::agents::{Event, StreamSummary};
 use conductor_core::bus;
-use conductor_core::config::{AgentConfig, AgentKind, Config};
 use conductor_core::ralph::LoopState;
 use conductor_core::store::{run_info, task_file};
 use conductor_core::types::{RunKey, TaskKey};
@@ -16,15 +13,16 @@ use conductord::socket::authority::Repair;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The name of the only agent that is configured.
-const AGENT: &str = "agent";
-
 /// A target: panics if what must hold does not.
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their files in `src/bin/` and their folders in `seeds/`.
 pub const TARGETS: &[(&str, Target)] = &[
-    ("agent_claude", |bytes| agent_stream(AgentKind::Claude, bytes)),
+    ("agent_claude", |bytes| agent_stream(Vendor::Claude, bytes)),
+    ("agent_codex", |bytes| agent_stream(Vendor::Codex, bytes)),
+    ("agent_gemini", |bytes| agent_stream(Vendor::Gemini, bytes)),
+    ("agent_grok", |bytes| agent_stream(Vendor::Grok, bytes)),
+    ("agent_rest", |bytes| agent_stream(Vendor::Rest, bytes)),
     ("authority", authority),
     ("bus_scan", bus::fuzzing::check),
     ("run_info", run_info_yaml),
@@ -115,13 +113,9 @@ fn shim_protocol(bytes: &[u8]) {
 }
 
 /// A stream of an agent's program: the pieces in which it comes don't matter, and nothing of it is fatal.
-fn agent_stream(kind: AgentKind, bytes: &[u8]) {
-    let host = Arc::new(Host { env: BTreeMap::new(), programs: None, root: false });
-    let config = Config { agents: [(AGENT.to_owned(), AgentConfig::new(kind))].into(), ..Config::default() };
-    let agents = Agents::new(&config, &host);
-    let adapter = agents.get(AGENT).expect("it was configured");
+fn agent_stream(vendor: Vendor, bytes: &[u8]) {
     let read = |stream: Stream, size: usize| -> (Vec<Event>, StreamSummary) {
-        let (mut parser, mut events) = (adapter.events(), Vec::new());
+        let (mut parser, mut events) = (parser(vendor), Vec::new());
         for piece in bytes.chunks(size) {
             parser.feed(stream, piece, &mut |event| events.push(event));
         }

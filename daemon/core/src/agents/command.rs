@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use super::check::{Finding, Level};
 use super::event::{EventParser, StreamSummary};
 use super::parser::{Parser, Plain};
 use super::program::command_line;
 use super::{Adapter, AgentCommand, Base, Classified, ExitFacts, PrepareError, RunRequest, VersionError, env, text};
-use crate::config::{AgentKind, PromptBy};
+use crate::config::{AgentKind, Env, PromptBy};
 
 /// Stands for the path of the prompt in the arguments of an agent that takes it as a file.
 const PROMPT_PLACE: &str = "{prompt}";
@@ -43,6 +44,10 @@ impl Adapter for Command {
 
     fn login(&self) -> Result<String, PrepareError> {
         Ok("none".to_owned())
+    }
+
+    fn account(&self) -> Result<String, PrepareError> {
+        Ok(self.base.config.account.clone().unwrap_or_else(|| format!("command/{}", self.base.name)))
     }
 
     fn prepare(&self, run: &RunRequest) -> Result<AgentCommand, PrepareError> {
@@ -88,6 +93,17 @@ impl Adapter for Command {
         self.base.masked(text)
     }
 
+    fn environment(&self) -> Env {
+        self.base.environment()
+    }
+
+    fn check(&self) -> Vec<Finding> {
+        vec![match self.program() {
+            Ok(path) => Finding::new(Level::Good, "program", path.display().to_string()),
+            Err(error) => Finding::new(Level::Problem, "program", error.to_string()),
+        }]
+    }
+
     /// `--version` may mean anything to any program, work included, so it is not asked.
     fn version(&self) -> Result<Option<String>, VersionError> {
         Ok(None)
@@ -104,12 +120,14 @@ impl Adapter for Command {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
     use std::sync::Arc;
 
     use crate::agents::tests::request;
     use crate::agents::{
-        Agents, EndCause, EventKind, ExitFacts, Host, PrepareError, RunRequest, Stream, StreamSummary,
+        Agents, EndCause, EventKind, ExitFacts, Host, Level, PrepareError, RunRequest, Stream, StreamSummary,
     };
     use crate::config::{AgentConfig, AgentKind, Config, Env, PromptBy};
     use crate::types::{Outcome, Timestamp};
@@ -169,7 +187,7 @@ mod tests {
         let texts: Vec<_> = found
             .iter()
             .map(|event| match &event.kind {
-                EventKind::Text { text, whole: None } => (event.offset, text.as_str()),
+                EventKind::Text { text, whole: None, .. } => (event.offset, text.as_str()),
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -190,6 +208,32 @@ mod tests {
     fn the_only_installed_agent_is_the_default() {
         let agents = agents(|_| {});
         assert_eq!((agents.installed(), agents.default_agent()), (vec!["shell"], Some("shell")));
-        assert_eq!(agents.names().collect::<Vec<_>>(), ["claude", "shell"]);
+        let names = ["claude", "codex", "gemini", "grok", "perplexity", "shell", "xai"];
+        assert_eq!(agents.names().collect::<Vec<_>>(), names);
+        let shell = agents.get("shell").unwrap();
+        assert_eq!((shell.account().unwrap().as_str(), shell.kind().name()), ("command/shell", "command"));
+        assert!(shell.check().iter().all(|finding| finding.level == Level::Good));
+    }
+
+    #[test]
+    fn the_default_is_the_only_vendor_whose_program_or_key_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let add = |name: &str| {
+            fs::write(folder.path().join(name), "#!/bin/sh\n").unwrap();
+            fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let default = |env: &[(&str, &str)]| {
+            let mut env: Env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            env.insert("PATH".to_owned(), folder.path().to_str().unwrap().to_owned());
+            let agents = Agents::new(&Config::default(), &Arc::new(Host { env, programs: None, root: false }));
+            agents.default_agent().map(str::to_owned)
+        };
+        let key = [("CONDUCTOR_AGENT_PERPLEXITY_TOKEN", "k")];
+        add("conductor-rest-agent");
+        assert_eq!(default(&[]), None);
+        assert_eq!(default(&key).as_deref(), Some("perplexity"));
+        add("codex");
+        assert_eq!(default(&[]).as_deref(), Some("codex"));
+        assert_eq!(default(&key), None);
     }
 }

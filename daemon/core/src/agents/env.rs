@@ -103,6 +103,15 @@ fn complete(env: &mut Env) {
     env.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
 }
 
+/// Whether a variable's name says that its value is a secret.
+#[must_use]
+pub fn names_secret(name: &str) -> bool {
+    const WORDS: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS"];
+    let name = name.to_ascii_uppercase();
+    // `…_PATH`, `…_FILE` and the like only name one's place.
+    WORDS.iter().any(|word| name.ends_with(word))
+}
+
 /// The part that does not depend on a run: steps 1 to 3, with PATH led by our programs' folder.
 #[must_use]
 pub fn base(host: &Host, shared_pass: &[String], pass: &[String], set: &Env) -> Env {

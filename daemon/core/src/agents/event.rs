@@ -9,7 +9,8 @@ pub use crate::types::{Limit, LimitKind, LimitSource, Usage, UsageScope};
 pub const MAX_TEXT: usize = 64 << 10;
 /// Models of one stream whose use is told apart; further ones count in the sum alone.
 pub const MAX_MODELS: usize = 64;
-/// Bytes of the final answer that a summary keeps, where it is put together from several texts.
+/// The last bytes of the final answer that a summary keeps at least, and up to twice as many, where the answer is put
+/// together from several texts.
 pub const MAX_ANSWER: usize = 1 << 20;
 
 /// One event, with the place of its raw line.
@@ -39,11 +40,15 @@ pub enum EventKind {
         text: String,
         /// Where `text` is only the beginning: bytes of the whole (of the raw line, where that was too long to parse).
         whole: Option<u64>,
+        /// Whether it goes on where the piece before it stopped: nothing belongs between the two, no new line either.
+        piece: bool,
     },
     /// The agent thought something.
     Thought {
         /// What, at most [`MAX_TEXT`] bytes.
         text: String,
+        /// As for [`EventKind::Text`].
+        piece: bool,
     },
     /// A tool began.
     ToolStart {

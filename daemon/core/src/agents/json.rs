@@ -2,14 +2,16 @@
 //! ones the last counts. serde's derive refuses all of that, and a `serde_json::Value` of a hostile line takes many
 //! times its size.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// A value that is looked at only if it is no array and no object.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) enum Scalar {
+pub(crate) enum Scalar<'de> {
     /// Absent, null, an array or an object.
     #[default]
     None,
@@ -17,11 +19,11 @@ pub(crate) enum Scalar {
     Bool(bool),
     /// A number.
     Number(f64),
-    /// A text.
-    Text(String),
+    /// A text; of the line itself where nothing in it is escaped.
+    Text(Cow<'de, str>),
 }
 
-impl Scalar {
+impl<'de> Scalar<'de> {
     pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -29,7 +31,7 @@ impl Scalar {
         }
     }
 
-    pub(crate) fn into_text(self) -> Option<String> {
+    pub(crate) fn into_text(self) -> Option<Cow<'de, str>> {
         match self {
             Self::Text(text) => Some(text),
             _ => None,
@@ -63,37 +65,40 @@ macro_rules! drain {
     };
 }
 
-impl<'de> Deserialize<'de> for Scalar {
+impl<'de> Deserialize<'de> for Scalar<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Any;
         impl<'de> Visitor<'de> for Any {
-            type Value = Scalar;
+            type Value = Scalar<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("anything")
             }
-            fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
+            fn visit_bool<E>(self, value: bool) -> Result<Scalar<'de>, E> {
                 Ok(Scalar::Bool(value))
             }
-            fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
+            fn visit_i64<E>(self, value: i64) -> Result<Scalar<'de>, E> {
                 Ok(Scalar::Number(value as f64))
             }
-            fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
+            fn visit_u64<E>(self, value: u64) -> Result<Scalar<'de>, E> {
                 Ok(Scalar::Number(value as f64))
             }
-            fn visit_f64<E>(self, value: f64) -> Result<Scalar, E> {
+            fn visit_f64<E>(self, value: f64) -> Result<Scalar<'de>, E> {
                 Ok(Scalar::Number(value))
             }
-            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
-                Ok(Scalar::Text(text.to_owned()))
+            fn visit_str<E>(self, text: &str) -> Result<Scalar<'de>, E> {
+                Ok(Scalar::Text(Cow::Owned(text.to_owned())))
             }
-            fn visit_string<E>(self, text: String) -> Result<Scalar, E> {
-                Ok(Scalar::Text(text))
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Scalar<'de>, E> {
+                Ok(Scalar::Text(Cow::Borrowed(text)))
             }
-            fn visit_unit<E>(self) -> Result<Scalar, E> {
+            fn visit_string<E>(self, text: String) -> Result<Scalar<'de>, E> {
+                Ok(Scalar::Text(Cow::Owned(text)))
+            }
+            fn visit_unit<E>(self) -> Result<Scalar<'de>, E> {
                 Ok(Scalar::None)
             }
             drain!();
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar<'de>, A::Error> {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
                 Ok(Scalar::None)
             }
@@ -103,21 +108,75 @@ impl<'de> Deserialize<'de> for Scalar {
 }
 
 /// What an object is read into.
-pub(crate) trait Object: Default {
+pub(crate) trait Object<'de>: Default {
     /// Takes the value of one key, or skips it.
-    fn field<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error>;
+    fn field<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error>;
 }
 
-/// The content of a message: a text, or of an array the objects in it; anything else is no objects.
+/// Objects of named keys: `field: type = "key"`; a field's type is something that reads anything.
+macro_rules! objects {
+    ($($(#[$about:meta])* struct $name:ident { $($field:ident: $type:ty = $key:literal,)* })*) => {$(
+        $(#[$about])*
+        #[derive(Debug, Default)]
+        pub(crate) struct $name<'de> { $(pub(crate) $field: $type,)* }
+
+        impl<'de> $crate::agents::json::Object<'de> for $name<'de> {
+            fn field<A: serde::de::MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+                match key {
+                    $($key => self.$field = map.next_value()?,)*
+                    _ => {
+                        map.next_value::<serde::de::IgnoredAny>()?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    )*};
+}
+pub(crate) use objects;
+
+/// A value as it stands in the line.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Raw<'de>(pub(crate) &'de str);
+
+impl<'de> Deserialize<'de> for Raw<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        <&RawValue>::deserialize(from).map(|raw| Self(raw.get()))
+    }
+}
+
+/// A key, of the line itself where nothing in it is escaped.
+struct Key<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Key<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+            fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(key)))
+            }
+            fn visit_str<E>(self, key: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(key.to_owned())))
+            }
+        }
+        from.deserialize_str(Any)
+    }
+}
+
+/// The content of a message: a text, or of an array the first objects in it; anything else is no objects.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Items<T> {
+pub(crate) enum Items<'de, T, const MAX: usize = MAX_ITEMS> {
     /// A text.
-    Text(String),
+    Text(Cow<'de, str>),
     /// The objects.
     Objects(Vec<T>),
 }
 
-impl<T> Default for Items<T> {
+impl<T, const MAX: usize> Default for Items<'_, T, MAX> {
     fn default() -> Self {
         Self::Objects(Vec::new())
     }
@@ -135,7 +194,7 @@ macro_rules! default_for {
     };
 }
 
-impl<'de, T: Object> Visitor<'de> for TolerantVisitor<T> {
+impl<'de, T: Object<'de>> Visitor<'de> for TolerantVisitor<T> {
     type Value = Tolerant<T>;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("anything")
@@ -147,23 +206,23 @@ impl<'de, T: Object> Visitor<'de> for TolerantVisitor<T> {
     drain!();
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut object = T::default();
-        while let Some(key) = map.next_key::<String>()? {
+        while let Some(Key(key)) = map.next_key()? {
             object.field(&key, &mut map)?;
         }
         Ok(Tolerant(object))
     }
 }
 
-impl<'de, T: Object> Deserialize<'de> for Tolerant<T> {
+impl<'de, T: Object<'de>> Deserialize<'de> for Tolerant<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(TolerantVisitor(PhantomData))
     }
 }
 
-struct ItemsVisitor<T>(PhantomData<T>);
+struct ItemsVisitor<T, const MAX: usize>(PhantomData<T>);
 
-impl<'de, T: Object> Visitor<'de> for ItemsVisitor<T> {
-    type Value = Items<T>;
+impl<'de, T: Object<'de>, const MAX: usize> Visitor<'de> for ItemsVisitor<T, MAX> {
+    type Value = Items<'de, T, MAX>;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("anything")
     }
@@ -172,12 +231,15 @@ impl<'de, T: Object> Visitor<'de> for ItemsVisitor<T> {
         Ok(Items::default())
     }
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Items::Text(text.to_owned()))
+        Ok(Items::Text(Cow::Owned(text.to_owned())))
+    }
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Items::Text(Cow::Borrowed(text)))
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut objects = Vec::new();
         while let Some(Tolerant(object)) = seq.next_element::<Tolerant<T>>()? {
-            if objects.len() < MAX_ITEMS {
+            if objects.len() < MAX {
                 objects.push(object);
             }
         }
@@ -191,15 +253,17 @@ impl<'de, T: Object> Visitor<'de> for ItemsVisitor<T> {
 
 /// Objects of one array that are looked at: an answer has a handful, `[{},{},…]` of a hostile line has millions.
 const MAX_ITEMS: usize = 10_000;
+/// The same for an array within such an object.
+pub(crate) const MAX_INNER: usize = 64;
 
-impl<'de, T: Object> Deserialize<'de> for Items<T> {
+impl<'de, T: Object<'de>, const MAX: usize> Deserialize<'de> for Items<'de, T, MAX> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(ItemsVisitor(PhantomData))
+        from.deserialize_any(ItemsVisitor::<T, MAX>(PhantomData))
     }
 }
 
 /// Whether a line is a JSON object, and that object.
-pub(crate) fn object<T: Object>(line: &str) -> Option<T> {
+pub(crate) fn object<'de, T: Object<'de>>(line: &'de str) -> Option<T> {
     // Checked first, so that a line such as `123` or `"text"`, which is JSON too, counts as text.
     line.trim_start().starts_with('{').then(|| serde_json::from_str::<Tolerant<T>>(line).ok()).flatten().map(|t| t.0)
 }

@@ -39,7 +39,7 @@ impl Lines {
 
     /// Takes the next bytes; `each` gets the offset and the text of every line that they complete.
     pub(crate) fn feed(&mut self, mut chunk: &[u8], each: &mut dyn FnMut(u64, Line<'_>)) {
-        while let Some(end) = chunk.iter().position(|&b| b == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', chunk) {
             let (line, rest) = (&chunk[..end], &chunk[end + 1..]);
             if self.length == 0 && line.len() <= self.limit {
                 // The usual case: the whole line is in this piece and needs no copy.

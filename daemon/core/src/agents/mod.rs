@@ -5,27 +5,43 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | `claude`, `command` | the adapters |
+//! | `claude`, `codex`, `gemini`, `grok`, `rest`, `xai`, `command` | the adapters |
+//! | `base`, `cli` | what they share: looking up, environment, key, account, version |
+//! | `home` | a folder of settings of ours, where a program would prefer a login to a key |
+//! | [`check`] | what a newcomer trips over |
 //! | [mod@env] | the environment of an agent: built, not inherited |
 //! | [`event`], `lines` | normal events and how a stream is cut into lines |
+//! | [`stream`] | a parser per vendor |
+//! | `limits` | usage limits, outages and login problems told apart, and the clocks in vendors' words |
 //! | [`outcome`] | from how a process ended to the run's outcome |
 //! | [`output`] | `output.md` |
 //! | [`prompt`] | the preamble and what a next attempt is told |
 //! | [`version`] | what a program says of its version |
 
+mod base;
+pub mod check;
 mod claude;
+mod cli;
+mod codex;
 mod command;
 pub mod confine;
 pub mod env;
 pub mod event;
+mod gemini;
+mod grok;
+mod home;
 mod json;
+pub(crate) mod limits;
 mod lines;
 pub mod outcome;
 pub mod output;
 mod parser;
 pub mod program;
 pub mod prompt;
+mod rest;
+pub mod stream;
 pub mod version;
+mod xai;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,11 +49,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
-use crate::config::{AgentKind, Config, Env, TokenError};
+use crate::config::{AgentKind, Config, Env, TokenError, token_variable};
 use crate::types::{Limits, RunKey};
 
+use base::Base;
+use cli::Cli;
+
+pub use check::{Finding, Level, Unseen, unseen};
 pub use env::Host;
 pub use event::{Event, EventKind, EventParser, Stream, StreamSummary};
 pub use outcome::{Classified, EndCause, ExitFacts};
@@ -133,21 +153,75 @@ pub enum PrepareError {
         install: Option<String>,
     },
     /// It is there, but not a file that can be executed.
-    #[error("agent {agent}: {} is not an executable file", .path.display())]
+    #[error("agent {agent}: {} is not an executable file{}", .path.display(), hint(.install.as_deref()))]
     NotExecutable {
         /// The agent.
         agent: String,
         /// The file.
         path: PathBuf,
+        /// Command that installs it.
+        install: Option<String>,
+    },
+    /// Its version is none that may run.
+    #[error(
+        "agent {agent}: {} is version {found}, but agents.{agent}.version wants {wanted}{}",
+        .path.display(),
+        hint(.install.as_deref())
+    )]
+    Version {
+        /// The agent.
+        agent: String,
+        /// The program.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+        /// The range of the configuration.
+        wanted: String,
+        /// Command that installs one that may run.
+        install: Option<String>,
+    },
+    /// Only some versions may run, and its own can't be told.
+    #[error("agent {agent}: agents.{agent}.version wants {wanted}, but {error}{}", hint(.install.as_deref()))]
+    VersionUnknown {
+        /// The agent.
+        agent: String,
+        /// The range of the configuration.
+        wanted: String,
+        /// Command that installs one that may run.
+        install: Option<String>,
+        /// Why.
+        #[source]
+        error: Box<VersionError>,
     },
     /// Its token can't be had.
-    #[error("agent {agent}: {error}")]
+    #[error("agent {agent}: {key}: {error}")]
     Token {
         /// The agent.
         agent: String,
+        /// The key of the configuration, or the variable, that the token is to come from.
+        key: String,
         /// Why.
         #[source]
         error: TokenError,
+    },
+    /// It needs a key and has none.
+    #[error("{}: set agents.{agent}.token_file, or {}", no_key(.agent, .or.as_deref()), token_variable(.agent))]
+    NoKey {
+        /// The agent.
+        agent: String,
+        /// What is missing for the way that needs no key.
+        or: Option<Box<PrepareError>>,
+    },
+    /// The settings of its program can't be read, or ours not made from them.
+    #[error("agent {agent}: {} {error}", .path.display())]
+    Settings {
+        /// The agent.
+        agent: String,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
     },
     /// Something was asked for that this kind of agent has not.
     #[error("agent {agent} is a plain command and knows no {what}")]
@@ -175,8 +249,15 @@ fn hint(install: Option<&str>) -> String {
     install.map(|command| format!("; install it with: {command}")).unwrap_or_default()
 }
 
-/// What the rest of Conductor knows of an agent. All calls may read files and block shortly; [`Adapter::version`] may
-/// take ten seconds.
+fn no_key(agent: &str, or: Option<&PrepareError>) -> String {
+    match or {
+        Some(missing) => format!("{missing}; or give it a key for the HTTP API"),
+        None => format!("agent {agent}: it needs a key"),
+    }
+}
+
+/// What the rest of Conductor knows of an agent. All calls may read files and block shortly; [`Adapter::version`],
+/// [`Adapter::check`], and [`Adapter::prepare`] where only some versions may run, may take ten seconds.
 pub trait Adapter: Send + Sync + fmt::Debug {
     /// Its name in the configuration.
     fn name(&self) -> &str;
@@ -190,21 +271,26 @@ pub trait Adapter: Send + Sync + fmt::Debug {
     /// [`PrepareError::ProgramMissing`], [`PrepareError::NotExecutable`].
     fn program(&self) -> Result<PathBuf, PrepareError>;
 
+    /// Whether it could be the default: its program is there, and what needs a key has one.
+    fn installed(&self) -> bool {
+        self.program().is_ok()
+    }
+
     /// Login or key that a run would use, for people.
     ///
     /// # Errors
     /// [`PrepareError::Token`].
     fn login(&self) -> Result<String, PrepareError>;
 
-    /// The account under which limits are kept: agents that share a login share it.
+    /// Whose limits it shares: a name of the configuration, else `VENDOR/login`, `VENDOR/login:FOLDER` or
+    /// `VENDOR/key-HASH` (the first 8 hex digits of the key's SHA-256), for a plain command `command/NAME`.
     ///
     /// # Errors
     /// [`PrepareError::Token`].
-    fn account(&self) -> Result<String, PrepareError> {
-        Ok(format!("{}/{}", self.name(), self.login()?))
-    }
+    fn account(&self) -> Result<String, PrepareError>;
 
-    /// The command of a run. Writes into the run's folder at most, and may be called again.
+    /// The command of a run. Writes into the run's folder, or a folder of the agent below the root, at most, and may be
+    /// called again.
     ///
     /// # Errors
     /// [`PrepareError`].
@@ -223,8 +309,14 @@ pub trait Adapter: Send + Sync + fmt::Debug {
     /// The run's outcome, from how its process ended and what its stream said.
     fn classify(&self, exit: &ExitFacts, parsed: &StreamSummary) -> Classified;
 
-    /// A text without the agent's key, for what is kept or shown of its words.
+    /// A text without the agent's keys, for what is kept or shown of its words.
     fn masked(&self, text: &str) -> String;
+
+    /// The environment of a run but for what belongs to one run: for [`unseen`], never to be shown, as it holds the key.
+    fn environment(&self) -> Env;
+
+    /// What a newcomer trips over, in exactly the environment that a run would get. Starts nothing but a version probe.
+    fn check(&self) -> Vec<Finding>;
 
     /// The final answer of its stream, for `output.md`; `None`: the stream has none.
     fn final_answer(&self, parsed: &StreamSummary) -> Option<String> {
@@ -254,9 +346,15 @@ impl Agents {
                     config: agent.clone(),
                     env_pass: Arc::clone(&shared),
                     host: Arc::clone(host),
+                    versions: Arc::clone(&versions),
                 };
                 let adapter: Arc<dyn Adapter> = match agent.kind {
-                    AgentKind::Claude => Arc::new(claude::Claude::new(base, Arc::clone(&versions))),
+                    AgentKind::Claude => Arc::new(Cli::new(base, claude::Claude)),
+                    AgentKind::Codex => Arc::new(Cli::new(base, codex::Codex)),
+                    AgentKind::Gemini => Arc::new(Cli::new(base, gemini::Gemini)),
+                    AgentKind::Grok => Arc::new(Cli::new(base, grok::Grok)),
+                    AgentKind::Xai => Arc::new(xai::Xai::new(base)),
+                    AgentKind::Perplexity => Arc::new(Cli::new(base, rest::Rest::Perplexity)),
                     AgentKind::Command => Arc::new(command::Command::new(base)),
                 };
                 (name.clone(), adapter)
@@ -276,10 +374,10 @@ impl Agents {
         self.adapters.keys().map(String::as_str)
     }
 
-    /// Agents whose program is there. Looks at the disk.
+    /// Agents whose program is there, and whose key is, where they need one. Looks at the disk.
     #[must_use]
     pub fn installed(&self) -> Vec<&str> {
-        self.adapters.iter().filter(|(_, adapter)| adapter.program().is_ok()).map(|(name, _)| name.as_str()).collect()
+        self.adapters.iter().filter(|(_, adapter)| adapter.installed()).map(|(name, _)| name.as_str()).collect()
     }
 
     /// The agent of a task that names none: `defaults.agent`, else the only one that is installed; `None`: it has to be
@@ -296,54 +394,16 @@ impl Agents {
     }
 }
 
-/// What all adapters have: one agent's configuration and the machine.
-#[derive(Clone, Debug)]
-pub(crate) struct Base {
-    name: String,
-    config: crate::config::AgentConfig,
-    env_pass: Arc<[String]>,
-    host: Arc<Host>,
-}
-
-impl Base {
-    /// Looks the program up in the PATH that the agent would get.
-    fn program(&self, default: &str, install: Option<&str>) -> Result<PathBuf, PrepareError> {
-        let wanted = self.config.program.as_deref().unwrap_or(default);
-        let path = self.environment().remove("PATH").unwrap_or_default();
-        match program::find(wanted, &path) {
-            program::Found::Yes(path) => Ok(path),
-            program::Found::NotExecutable(path) => Err(PrepareError::NotExecutable { agent: self.name.clone(), path }),
-            program::Found::No => Err(PrepareError::ProgramMissing {
-                agent: self.name.clone(),
-                program: wanted.to_owned(),
-                install: install.map(str::to_owned),
-            }),
-        }
-    }
-
-    /// A text without the agent's key, for what is kept or shown of its words.
-    fn masked(&self, text: &str) -> String {
-        match self.config.resolve_token(&self.name, &self.host.env) {
-            Ok(Some(token)) => text.replace(token.value.expose_secret(), "***"),
-            _ => text.to_owned(),
-        }
-    }
-
-    /// Names in `environment` that the configuration put there: some hold keys, so all count as secret.
-    fn configured_names(&self, environment: &Env) -> Vec<String> {
-        let usual = env::base(&self.host, &[], &[], &Env::new());
-        environment.keys().filter(|name| !usual.contains_key(*name)).cloned().collect()
-    }
-
-    /// The environment without what belongs to one run.
-    fn environment(&self) -> Env {
-        env::base(&self.host, &self.env_pass, &self.config.env_pass, &self.config.env)
-    }
-}
-
 /// A path as text.
 pub(crate) fn text(path: &Path) -> Result<String, PrepareError> {
     path.to_str().map(str::to_owned).ok_or_else(|| PrepareError::NotUtf8(path.to_owned()))
+}
+
+/// An address with a path where it has none: gateways have paths of their own, a bare host has the vendor's.
+pub(crate) fn with_path(url: &str, path: &str) -> String {
+    let bare = url.trim_end_matches('/');
+    let host = bare.split_once("://").map_or(bare, |(_, rest)| rest);
+    if host.contains(['/', '?']) { bare.to_owned() } else { format!("{bare}{path}") }
 }
 
 #[cfg(test)]

@@ -74,5 +74,9 @@ pub(crate) fn text_event(stream: Stream, offset: u64, line: &Line<'_>) -> Event 
     let text = text.strip_suffix('\r').unwrap_or(&text);
     let shown = head(text, MAX_TEXT);
     let cut = shown.len() < text.len() || matches!(line, Line::Cut(..));
-    Event { stream, offset, kind: EventKind::Text { text: shown.to_owned(), whole: cut.then_some(length) } }
+    Event {
+        stream,
+        offset,
+        kind: EventKind::Text { text: shown.to_owned(), whole: cut.then_some(length), piece: false },
+    }
 }

@@ -18,6 +18,9 @@ const NAMED: usize = 10;
 /// Less than this of a long message helps nobody.
 const MIN_PART: usize = 256;
 
+/// The smallest real request: what trying an agent out runs, as an ordinary single run.
+pub const PROBE: &str = "Reply with OK and nothing else. Use no tools.";
+
 /// A prompt that is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PromptError {

@@ -8,6 +8,10 @@ use super::{AgentConfig, AgentKind, Config, Env, MAX_DEPTH, Size, Time, paths};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3_600);
+/// US dollars for a million tokens at most: a thousand times the dearest that is sold, so beyond it is a mistake.
+const MAX_PRICE: f64 = 1e6;
+/// Characters of an account's name at most: it is a label in lists.
+const MAX_ACCOUNT: usize = 64;
 /// Names that only Conductor sets; an agent could otherwise be made to speak for another run.
 const RESERVED: [&str; 2] = ["CONDUCTOR_", "JRUN_"];
 
@@ -85,6 +89,7 @@ impl Config {
         for (name, agent) in &self.agents {
             check_agent(&mut problems, name, agent, env);
         }
+        self.check_prices(&mut problems);
         problems.0
     }
 
@@ -113,6 +118,21 @@ impl Config {
         problems.time("backoff.base", self.backoff.base, Duration::from_millis(10), HOUR);
         problems.time("backoff.max", self.backoff.max, self.backoff.base.get().min(DAY), DAY);
         problems.number("limits.max_depth", self.limits.max_depth, 0, MAX_DEPTH);
+    }
+
+    fn check_prices(&self, problems: &mut Problems) {
+        for (kind, models) in &self.prices.0 {
+            for (model, price) in models {
+                for (part, value) in price.numbers() {
+                    // Not a number fails every comparison.
+                    if !(0.0..=MAX_PRICE).contains(&value) {
+                        let key = format!("prices.{}.{model}.{part}", kind.name());
+                        problems
+                            .add(key, format!("{value} is out of range: 0 to {MAX_PRICE} US dollars a million tokens"));
+                    }
+                }
+            }
+        }
     }
 
     /// Makes paths absolute: `~/` is the home folder, the rest is relative to `folder`, that of the file.
@@ -159,17 +179,38 @@ fn check_agent(problems: &mut Problems, name: &str, agent: &AgentConfig, env: &E
     if agent.args.iter().any(|arg| arg.contains('\0')) {
         problems.add(key("args"), "contains a zero byte");
     }
+    if agent.account.as_ref().is_some_and(|account| !account_name(account)) {
+        problems.add(key("account"), format!("is not an account's name: 1 to {MAX_ACCOUNT} visible ASCII characters"));
+    }
     match agent.kind {
-        AgentKind::Claude => check_claude(problems, name, agent, env),
         AgentKind::Command => check_command(problems, name, agent),
+        _ => check_vendor(problems, name, agent, env),
     }
 }
 
-fn check_claude(problems: &mut Problems, name: &str, agent: &AgentConfig, env: &Env) {
+fn account_name(name: &str) -> bool {
+    (1..=MAX_ACCOUNT).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn check_vendor(problems: &mut Problems, name: &str, agent: &AgentConfig, env: &Env) {
     let key = |field: &str| format!("agents.{name}.{field}");
     if agent.prompt.is_some() {
         problems.add(key("prompt"), "is only for agents of type command");
     }
+    if agent.kind == AgentKind::Perplexity && agent.config_dir.is_some() {
+        problems.add(key("config_dir"), "is not for agents of type perplexity: they keep no settings and no login");
+    }
+    check_token(problems, name, agent, env);
+    check_permissions(problems, &key("permission_mode"), agent);
+    if agent.model.as_ref().is_some_and(|model| model.trim().is_empty() || model.starts_with('-')) {
+        problems.add(key("model"), "is not the name of a model");
+    }
+    if let Some(url) = &agent.base_url {
+        check_url(problems, &key("base_url"), url);
+    }
+}
+
+fn check_token(problems: &mut Problems, name: &str, agent: &AgentConfig, env: &Env) {
     let sources = [
         ("token_file", agent.token_file.is_some()),
         ("token_env", agent.token_env.is_some()),
@@ -177,15 +218,24 @@ fn check_claude(problems: &mut Problems, name: &str, agent: &AgentConfig, env: &
     ];
     let named: Vec<&str> = sources.into_iter().filter_map(|(field, there)| there.then_some(field)).collect();
     if let [first, second, ..] = named[..] {
-        problems.add(key(second), format!("{first} is there too; keep one of them"));
+        problems.add(format!("agents.{name}.{second}"), format!("{first} is there too; keep one of them"));
     } else if let Err(error) = agent.resolve_token(name, env) {
-        problems.add(key(named.first().copied().unwrap_or("token")), error.to_string());
+        let key = agent.token_key(name, env);
+        // The variable is not of the file: its agent has to be told.
+        let of = if key.starts_with("agents.") { String::new() } else { format!("agent {name}: ") };
+        problems.add(key, format!("{of}{error}"));
     }
-    if agent.model.as_ref().is_some_and(|model| model.trim().is_empty() || model.starts_with('-')) {
-        problems.add(key("model"), "is not the name of a model");
-    }
-    if let Some(url) = &agent.base_url {
-        check_url(problems, &key("base_url"), url);
+}
+
+fn check_permissions(problems: &mut Problems, key: &str, agent: &AgentConfig) {
+    let Some(mode) = agent.permission_mode else { return };
+    let known = agent.kind.permission_modes();
+    if known.is_empty() {
+        problems.add(key, format!("is not for agents of type {}: they run no tools of yours", agent.kind.name()));
+    } else if !known.contains(&mode) {
+        let names: Vec<&str> = known.iter().map(|mode| mode.name()).collect();
+        let (mode, kind) = (mode.name(), agent.kind.name());
+        problems.add(key, format!("{mode} is not for agents of type {kind}; they know: {}", names.join(", ")));
     }
 }
 
@@ -197,14 +247,15 @@ fn check_command(problems: &mut Problems, name: &str, agent: &AgentConfig) {
         ("token", agent.token.is_some()),
         ("token_file", agent.token_file.is_some()),
         ("token_env", agent.token_env.is_some()),
+        ("version", agent.version.is_some()),
         ("model", agent.model.is_some()),
         ("permission_mode", agent.permission_mode.is_some()),
         ("base_url", agent.base_url.is_some()),
         ("config_dir", agent.config_dir.is_some()),
     ];
     for (field, _) in foreign.into_iter().filter(|(_, there)| *there) {
-        let hint = if field.starts_with("token") { "; a command gets its key by env_pass" } else { "" };
-        problems.add(format!("agents.{name}.{field}"), format!("is only for agents of type claude{hint}"));
+        let hint = if field.starts_with("token") { "; it gets its key by env_pass" } else { "" };
+        problems.add(format!("agents.{name}.{field}"), format!("is not for agents of type command{hint}"));
     }
 }
 
@@ -213,7 +264,8 @@ fn check_url(problems: &mut Problems, key: &str, url: &str) {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
     match host {
-        None => problems.add(key, format!("{url:?} does not begin with http:// or https://")),
+        None if url.contains("://") => problems.add(key, format!("{url:?} does not begin with http:// or https://")),
+        None => problems.add(key, format!("{url:?} does not begin with http:// or https://; write https://{url}")),
         Some("") => problems.add(key, format!("{url:?} names no host")),
         Some(host) if host.contains('@') => problems.add(key, "contains a user or password; use token_file"),
         Some(_) if !url.bytes().all(|b| b.is_ascii_graphic()) => {

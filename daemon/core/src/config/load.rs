@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::{AgentConfig, AgentKind, BUILT_IN_AGENT, Config, Env, PathError, SYSTEM_CONFIG, Scope, paths};
+use super::{AgentConfig, AgentKind, Config, Env, PathError, Price, SYSTEM_CONFIG, Scope, paths};
 
 /// Bytes of a configuration file at most, so that a wrong path does not fill the memory.
 pub const MAX_FILE: u64 = 1 << 20;
@@ -211,10 +211,10 @@ fn readable(message: &str) -> String {
 }
 
 /// A map in which a key may stand only once: YAML says so, serde's maps let the last one win.
-struct UniqueMap<T>(&'static str, PhantomData<T>);
+struct UniqueMap<K, T>(&'static str, PhantomData<(K, T)>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for UniqueMap<T> {
-    type Value = BTreeMap<String, T>;
+impl<'de, K: Deserialize<'de> + Ord + AsRef<str>, T: Deserialize<'de>> Visitor<'de> for UniqueMap<K, T> {
+    type Value = BTreeMap<K, T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
@@ -226,9 +226,9 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for UniqueMap<T> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = BTreeMap::new();
-        while let Some(key) = map.next_key::<String>()? {
+        while let Some(key) = map.next_key::<K>()? {
             if found.contains_key(&key) {
-                return Err(de::Error::custom(format_args!("duplicate key `{key}`")));
+                return Err(de::Error::custom(format_args!("duplicate key `{}`", key.as_ref())));
             }
             let value = map.next_value()?;
             found.insert(key, value);
@@ -237,11 +237,32 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for UniqueMap<T> {
     }
 }
 
-/// The agents; the built-in one is added where the file does not define its name.
+/// The agents, the built-in ones among them.
 pub(super) fn agents<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, AgentConfig>, D::Error> {
-    let mut agents = from.deserialize_any(UniqueMap("agents by name", PhantomData))?;
-    agents.entry(BUILT_IN_AGENT.to_owned()).or_insert_with(|| AgentConfig::new(AgentKind::Claude));
-    Ok(agents)
+    from.deserialize_any(UniqueMap("agents by name", PhantomData)).map(with_built_in)
+}
+
+/// Adds the built-in agents whose names are not taken.
+pub(super) fn with_built_in(mut agents: BTreeMap<String, AgentConfig>) -> BTreeMap<String, AgentConfig> {
+    for kind in AgentKind::BUILT_IN {
+        agents.entry(kind.name().to_owned()).or_insert_with(|| AgentConfig::new(kind));
+    }
+    agents
+}
+
+/// Prices by type of agent, then by model.
+pub(super) fn prices<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<BTreeMap<AgentKind, BTreeMap<String, Price>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Models(#[serde(deserialize_with = "models")] BTreeMap<String, Price>);
+    let all = from.deserialize_any(UniqueMap::<AgentKind, Models>("types of agents", PhantomData))?;
+    Ok(all.into_iter().map(|(kind, models)| (kind, models.0)).collect())
+}
+
+fn models<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Price>, D::Error> {
+    from.deserialize_any(UniqueMap("prices by model", PhantomData))
 }
 
 /// Variables by name.

@@ -5,14 +5,16 @@
 //!
 //! Precedence: flag, `CONDUCTOR_*` variable, file, default ([`Config::apply`]).
 
+mod agent;
 mod check;
 mod load;
 mod paths;
+mod prices;
 mod token;
 mod units;
+mod version;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -20,11 +22,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{ChildPolicy, DEFAULT_CHILD_WAIT, DEFAULT_MAX_RESTARTS, DEFAULT_RESTART_DELAY};
 
+pub use agent::{AgentConfig, AgentKind, PermissionMode, PromptBy};
 pub(crate) use check::reserved;
 pub use load::{ConfigError, Flags, MAX_FILE, Place, Problem, environment};
 pub use paths::{MAX_SOCKET_PATH, PathError, SYSTEM_CONFIG, SYSTEM_ROOT, SYSTEM_SOCKET, Scope, check_socket};
+pub use prices::{Price, Prices};
 pub use token::{Env, MAX_TOKEN, Secret, Token, TokenError, token_variable};
 pub use units::{Size, Time, TimeOrOff, UnitError};
+pub use version::{Version, VersionRange};
 
 /// Runs nest this deep at most (§6).
 pub const MAX_DEPTH: u32 = 16;
@@ -46,8 +51,8 @@ pub struct Config {
     /// everything that this user may do. Default: none. A change needs a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket_group: Option<String>,
-    /// The agents by name (a-z, 0-9 and '-', at most 32 characters, no '-' in front). `claude` is there without being
-    /// named.
+    /// The agents by name (a-z, 0-9 and '-', at most 32 characters, no '-' in front). `claude`, `codex`,
+    /// `gemini`, `grok`, `xai` and `perplexity` are there without being named.
     #[serde(deserialize_with = "load::agents")]
     pub agents: BTreeMap<String, AgentConfig>,
     /// What tasks and runs get that say nothing else.
@@ -69,108 +74,9 @@ pub struct Config {
     pub log: LogConfig,
     /// Bounds of what agents may start.
     pub limits: LimitsConfig,
-}
-
-/// One agent. Its `Debug` shows no secret.
-#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AgentConfig {
-    /// What kind of program it is.
-    #[serde(rename = "type")]
-    pub kind: AgentKind,
-    /// The program: a name that is looked up in PATH, or a path. Default for type claude: `claude`; type command needs it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub program: Option<String>,
-    /// Arguments, put behind those that Conductor gives. Everybody on the machine can read them: no secrets here.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub args: Vec<String>,
-    /// Variables to set for it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "load::variables")]
-    pub env: BTreeMap<String, String>,
-    /// Variables of conductord's environment that it gets, besides the usual ones; `NAME*` stands for all that begin so.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub env_pass: Vec<String>,
-    /// Its key (type claude). Better is `token_file`. `CONDUCTOR_AGENT_<NAME>_TOKEN` overrides all three. Without any, the
-    /// program's own login is used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<Secret>,
-    /// File with its key (type claude): regular, private (mode 0600), one line. `~/` is the home folder, a relative path
-    /// is relative to this file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_file: Option<PathBuf>,
-    /// Variable of conductord's environment that holds its key (type claude).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_env: Option<String>,
-    /// Model, where a task names none (type claude).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-    /// What it may do without asking (type claude). Default: bypassPermissions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub permission_mode: Option<PermissionMode>,
-    /// How it gets its prompt (type command). Default: stdin.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prompt: Option<PromptBy>,
-    /// Address of the vendor's service or of a gateway to it, http:// or https:// (type claude).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base_url: Option<String>,
-    /// The program's own folder of settings and login (type claude). Default: the program's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_dir: Option<PathBuf>,
-}
-
-/// Kinds of agents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AgentKind {
-    /// Claude Code.
-    Claude,
-    /// Any program.
-    Command,
-}
-
-/// Claude Code's permission modes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum PermissionMode {
-    /// Everything is allowed.
-    #[default]
-    BypassPermissions,
-    /// Edits are allowed, the rest by its settings.
-    AcceptEdits,
-    /// What its settings don't allow is denied without asking.
-    DontAsk,
-    /// It decides by itself.
-    Auto,
-    /// It plans and changes nothing.
-    Plan,
-    /// By its settings.
-    Default,
-}
-
-impl PermissionMode {
-    /// The value of `--permission-mode`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::BypassPermissions => "bypassPermissions",
-            Self::AcceptEdits => "acceptEdits",
-            Self::DontAsk => "dontAsk",
-            Self::Auto => "auto",
-            Self::Plan => "plan",
-            Self::Default => "default",
-        }
-    }
-}
-
-/// How a prompt travels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PromptBy {
-    /// On standard input.
-    #[default]
-    Stdin,
-    /// As the path of a file: where `{prompt}` stands in `args`, else as the last argument.
-    File,
+    /// What tokens cost, for vendors that report no cost: by type of agent and by model (`*` stands for any text).
+    #[serde(skip_serializing_if = "Prices::is_empty")]
+    pub prices: Prices,
 }
 
 /// What tasks and runs get that say nothing else.
@@ -356,16 +262,13 @@ impl Default for LimitsConfig {
     }
 }
 
-/// The name of the agent that is there without being configured.
-pub const BUILT_IN_AGENT: &str = "claude";
-
 impl Default for Config {
     fn default() -> Self {
         Self {
             root: None,
             socket: None,
             socket_group: None,
-            agents: BTreeMap::from([(BUILT_IN_AGENT.to_owned(), AgentConfig::new(AgentKind::Claude))]),
+            agents: load::with_built_in(BTreeMap::new()),
             defaults: Defaults::default(),
             bus: BusConfig::default(),
             stop: StopConfig::default(),
@@ -375,53 +278,8 @@ impl Default for Config {
             on_shutdown: OnShutdown::default(),
             log: LogConfig::default(),
             limits: LimitsConfig::default(),
+            prices: Prices::default(),
         }
-    }
-}
-
-impl fmt::Debug for AgentConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut view = self.clone();
-        view.hide();
-        f.write_str(&serde_json::to_string(&view).map_err(|_| fmt::Error)?)
-    }
-}
-
-impl AgentConfig {
-    /// Replaces the values of variables: any of them may be a key. A token hides itself.
-    fn hide(&mut self) {
-        self.env.values_mut().for_each(|value| "***".clone_into(value));
-    }
-
-    /// An agent of a kind with nothing else said.
-    #[must_use]
-    pub fn new(kind: AgentKind) -> Self {
-        Self {
-            kind,
-            program: None,
-            args: Vec::new(),
-            env: BTreeMap::new(),
-            env_pass: Vec::new(),
-            token: None,
-            token_file: None,
-            token_env: None,
-            model: None,
-            permission_mode: None,
-            prompt: None,
-            base_url: None,
-            config_dir: None,
-        }
-    }
-
-    /// Its key, read anew; `None`: it uses the program's own login.
-    ///
-    /// # Errors
-    /// [`TokenError`] where a source is named that gives no token.
-    pub fn resolve_token(&self, name: &str, env: &Env) -> Result<Option<Token>, TokenError> {
-        if self.kind == AgentKind::Command {
-            return Ok(None);
-        }
-        token::resolve(name, self.token_file.as_deref(), self.token_env.as_deref(), self.token.as_ref(), env)
     }
 }
 

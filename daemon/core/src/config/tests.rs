@@ -30,6 +30,7 @@ socket: /run/c.sock
 socket_group: root
 agents:
   claude: {type: claude, model: opus, permission_mode: acceptEdits, base_url: 'https://gw.example/v1', env: {A: 'b'}}
+  codex: {type: codex, version: '>=0.169, <1', permission_mode: workspace-write, account: team}
   shell: {type: command, program: ./agent.sh, args: ['--file', '{prompt}'], prompt: file, env_pass: [AWS_*]}
 defaults:
   {agent: shell, max_restarts: 3, restart_delay: 500ms, child_wait_timeout: 1h30m, on_child_timeout: stop,
@@ -42,6 +43,7 @@ env_pass: [EXTRA]
 on_shutdown: stop
 log: {filter: 'info,conductor_core=debug', format: json}
 limits: {max_depth: 2}
+prices: {codex: {'gpt-5*': {input: 1.25, cache_read: 0.125, output: 10}}}
 ";
 
 #[test]
@@ -50,7 +52,11 @@ fn an_empty_file_is_the_defaults_and_claude_is_there() {
         assert_eq!(load(text).unwrap(), Config::default(), "{text:?}");
     }
     let config = load("agents: {shell: {type: command, program: sh}}").unwrap();
-    assert_eq!(config.agents.keys().collect::<Vec<_>>(), ["claude", "shell"]);
+    let names = ["claude", "codex", "gemini", "grok", "perplexity", "shell", "xai"];
+    assert_eq!(config.agents.keys().collect::<Vec<_>>(), names);
+    // A name of a built-in one may be taken.
+    let config = load("agents: {codex: {type: command, program: sh}}").unwrap();
+    assert_eq!(config.agents["codex"].kind, AgentKind::Command);
 }
 
 #[test]
@@ -62,6 +68,12 @@ fn every_key_is_read_and_paths_are_relative_to_the_file() {
     assert_eq!(config.defaults.on_child_timeout, ChildPolicy::Stop);
     assert_eq!((config.cgroup, config.on_shutdown), (CgroupMode::Off, OnShutdown::Stop));
     assert_eq!(config.agents["claude"].permission_mode, Some(PermissionMode::AcceptEdits));
+    assert_eq!(config.agents["codex"].permission_mode, Some(PermissionMode::WorkspaceWrite));
+    assert_eq!(config.agents["codex"].version.as_ref().unwrap().to_string(), ">=0.169, <1");
+    let usage = crate::types::Usage { output: 100_000, ..Default::default() };
+    assert!(
+        config.prices.cost(AgentKind::Codex, Some("gpt-5.1"), &usage).is_some_and(|cost| (cost.usd - 1.0).abs() < 1e-9)
+    );
     let program = config.agents["shell"].program.as_deref().unwrap();
     assert!(program.starts_with('/') && program.ends_with("agent.sh"), "{program}");
     let config = load("agents: {claude: {type: claude, config_dir: ~/c}}\nroot: runs").unwrap();
@@ -80,7 +92,15 @@ fn errors_of_the_text_name_line_column_and_what_was_expected() {
         "defaults: {idle_warn: never}",
         "defaults: {idle_timeout: 30}",
         "bus:\n  durability: sometimes",
-        "agents:\n  claude: {type: codex}",
+        "agents:\n  claude: {type: cursor}",
+        "agents:\n  a: {type: claude, version: 2.1}",
+        "agents:\n  a: {type: claude, version: latest}",
+        "agents:\n  a: {type: codex, permission_mode: never}",
+        "agents:\n  a: {type: codex, env: {A: 'x', A: 'y'}}",
+        "prices:\n  cursor: {}",
+        "prices:\n  codex: {}\n  codex: {}",
+        "prices:\n  codex: {a: {input: 1}}",
+        "prices:\n  codex: {a: {input: 1, output: 1}, a: {input: 1, output: 1}}",
         "agents:\n  claude: {model: opus}",
         "agents:\n  a: {type: claude}\n  a: {type: claude}",
         "cgroup: auto\ncgroup: off",
@@ -107,7 +127,12 @@ agents:
   e: {type: claude, base_url: 'https://me:pw@gw.example/'}
   f: {type: claude, env: {CONDUCTOR_TOKEN: x, CLAUDECODE: '1', 'A-B': x}, env_pass: ['*', 'JRUN_*', 'OK_*']}
   g: {type: claude, token: ''}
-  h: {type: command, model: x, token: x}
+  h: {type: command, model: x, token: x, version: '1'}
+  i: {type: codex, permission_mode: dontAsk, account: 'a b'}
+  j: {type: gemini, permission_mode: read-only, base_url: 'ftp://x'}
+  k: {type: perplexity, permission_mode: plan, config_dir: /x, prompt: stdin}
+  l: {type: grok, token: 'a b'}
+prices: {codex: {gpt: {input: -1, output: .nan}}}
 defaults: {agent: nobody, max_restarts: 0, restart_delay: 2d, wall_time: 0s, log_limit: 1KiB, idle_warn: 999ms, idle_timeout: 400d, max_concurrent_runs: 0}
 bus: {rotate_size: 1B, lock_timeout: 1ms}
 stop: {int_grace: 2h}
@@ -125,6 +150,14 @@ fn a_token_of_the_wrong_type_does_not_show_in_the_error() {
         let text = words(&format!("agents:\n  claude:\n    type: claude\n    token: {value}\n"));
         assert!(!text.contains("123456") && text.contains("put it in quotes"), "{text}");
     }
+}
+
+#[test]
+fn a_variable_with_a_bad_token_is_told_with_its_agent() {
+    let env = Env::from([("CONDUCTOR_AGENT_CODEX_TOKEN".to_owned(), "a b".to_owned())]);
+    let error = load_with("agents: {}", &env).unwrap_err();
+    assert_eq!(error.problems[0].place, Place::Key("CONDUCTOR_AGENT_CODEX_TOKEN".to_owned()));
+    assert!(error.problems[0].message.starts_with("agent codex: CONDUCTOR_AGENT_CODEX_TOKEN contains"), "{error}");
 }
 
 #[test]

@@ -99,7 +99,7 @@ pub enum TokenError {
         error: io::Error,
     },
     /// A folder, device, pipe or link.
-    #[error("token file {} is not a regular file", .0.display())]
+    #[error("token file {} is not a regular file; name a file that holds the key", .0.display())]
     NotRegular(PathBuf),
     /// Others can read it.
     #[error("token file {} is open to others (mode {mode:04o}); run: chmod 600 {}", .path.display(), .path.display())]
@@ -118,16 +118,16 @@ pub enum TokenError {
         owner: u32,
     },
     /// Nothing but white space.
-    #[error("{0} is empty")]
+    #[error("{0} is empty; the key has to be in it")]
     Empty(String),
     /// More than [`MAX_TOKEN`].
     #[error("{0} has more than 16 KiB: that is no token")]
     TooLong(String),
     /// A line break, space or control character, which no HTTP header can carry.
-    #[error("{0} contains a line break or another character that no token has")]
+    #[error("{0} contains a line break or another character that no key has; the key alone has to be in it")]
     Character(String),
     /// The variable named by `token_env` is not there.
-    #[error("variable {0} (token_env) is not set in the environment of conductord")]
+    #[error("variable {0} (token_env) is not set in the environment of conductord; set it there, or use token_file")]
     Variable(String),
 }
 

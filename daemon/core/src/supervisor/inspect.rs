@@ -6,7 +6,6 @@ use conductor_shim::process::Identity;
 use conductor_shim::tree;
 
 use super::{AccountTrouble, CommandError, Supervisor};
-use crate::config::AgentKind;
 use crate::runner;
 use crate::types::RunKey;
 
@@ -106,11 +105,7 @@ impl Supervisor {
                     Some(AgentInfo {
                         trouble: troubles.get(&account).cloned(),
                         account,
-                        kind: match adapter.kind() {
-                            AgentKind::Claude => "claude",
-                            AgentKind::Command => "command",
-                        }
-                        .to_owned(),
+                        kind: adapter.kind().name().to_owned(),
                         program: program.ok().map(|path| path.display().to_string()),
                         version,
                         login: login.unwrap_or_default(),

@@ -11,6 +11,7 @@ mod history;
 mod idle;
 mod live;
 mod notify;
+mod parsers;
 mod report;
 mod setup;
 mod starts;
@@ -30,7 +31,7 @@ use report::Report;
 type Group = (&'static str, fn(&mut Report) -> Result<()>);
 
 /// The groups, in the order in which they are measured.
-const GROUPS: [Group; 12] = [
+const GROUPS: [Group; 13] = [
     ("bus", bus::measure),
     ("stream", stream::measure),
     ("starts", starts::measure),
@@ -43,6 +44,7 @@ const GROUPS: [Group; 12] = [
     ("shim", live::shim),
     ("idle", idle::measure),
     ("stop", stop::measure),
+    ("parsers", parsers::measure),
 ];
 
 /// Measures Conductor.
@@ -51,7 +53,8 @@ struct Arguments {
     /// Also write the numbers here.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Measure only this group: bus, stream, starts, recovery-walk, recovery-cgroup, killed-early, history, follow, agents, shim, idle, stop.
+    /// Measure only this group: bus, stream, starts, recovery-walk, recovery-cgroup, killed-early, history, follow, agents, shim, idle, stop,
+    /// parsers.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     #[command(subcommand)]

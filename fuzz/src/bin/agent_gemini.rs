@@ -1,0 +1,4 @@
+//! The target of this name in `targets.rs`.
+#![no_main]
+
+conductor_fuzz::run!();
