@@ -200,6 +200,7 @@ pub(super) fn run(run: &RunInfo, folder: String, bytes: (u64, u64), revision: u6
         idle_since: run.idle_since.map(time),
         account: text(run.account.as_ref()),
         permissions: permissions(run.permissions),
+        notes: run.notes.clone(),
         limit: run.limit.as_ref().map(limit),
         models: run
             .models

@@ -51,6 +51,7 @@ pub(crate) struct RunView {
     revision: u64,
     account: String,
     permissions: Option<String>,
+    notes: Vec<String>,
     limit: Option<LimitView>,
     models: Vec<ModelView>,
 }
@@ -167,6 +168,7 @@ impl Resource for Run {
             revision: self.revision,
             account: self.account.clone(),
             permissions: words::permissions(self.permissions()),
+            notes: self.notes.clone(),
             limit: self.limit.as_ref().map(limit_view),
             models: self
                 .models
@@ -283,6 +285,7 @@ impl Resource for Run {
             or_dash("parent run", &self.parent_run_id),
             or_dash("previous run", &self.previous_run_id),
         ]);
+        lines.extend(self.notes.iter().map(|note| line("note", note)));
         lines
     }
 }

@@ -49,6 +49,20 @@ pub(crate) struct Folder {
     pub(crate) in_home: bool,
     /// Files of a login, one of which is there after it.
     pub(crate) logins: &'static [&'static str],
+    /// Files beside it in the home folder, where no variable names another place.
+    pub(crate) beside: &'static [&'static str],
+}
+
+impl Folder {
+    /// Where the program keeps what it writes, in an environment.
+    pub(crate) fn state(&self, env: &Env) -> Vec<PathBuf> {
+        let home = env.get("HOME").map(PathBuf::from).unwrap_or_default();
+        match env.get(self.variable).map(PathBuf::from) {
+            Some(path) if self.in_home => vec![path.join(self.name)],
+            Some(path) => vec![path],
+            None => [self.name].iter().chain(self.beside).map(|name| home.join(name)).collect(),
+        }
+    }
 }
 
 /// An agent's environment but for what belongs to one run.

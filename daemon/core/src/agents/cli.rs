@@ -134,6 +134,7 @@ impl<D: Driver> Adapter for Cli<D> {
         secrets.sort();
         secrets.dedup();
         let argv: Vec<String> = [text(&program)?].into_iter().chain(draft.words).collect();
+        let state = facts.folder.as_ref().map(|folder| folder.state(&draft.env)).unwrap_or_default();
         Ok(AgentCommand {
             display: display(&draft.shown, &argv, draft.stdin.as_deref())?,
             argv,
@@ -145,6 +146,8 @@ impl<D: Driver> Adapter for Cli<D> {
             program,
             model: draft.model,
             notes: draft.notes,
+            agent: base.name.clone(),
+            state,
         })
     }
 

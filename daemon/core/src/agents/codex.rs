@@ -18,7 +18,13 @@ static FACTS: Facts = Facts {
     // `exec` takes this one, and before its login.
     key_for: |_| "CODEX_API_KEY",
     switches: &[],
-    folder: Some(Folder { variable: "CODEX_HOME", name: ".codex", in_home: false, logins: &["auth.json"] }),
+    folder: Some(Folder {
+        variable: "CODEX_HOME",
+        name: ".codex",
+        in_home: false,
+        logins: &["auth.json"],
+        beside: &[],
+    }),
     log_in: "run: codex login",
 };
 

@@ -86,6 +86,8 @@ impl Adapter for Command {
             program,
             model: None,
             notes: Vec::new(),
+            agent: self.base.name.clone(),
+            state: Vec::new(),
         })
     }
 

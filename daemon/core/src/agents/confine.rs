@@ -17,7 +17,8 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -107,12 +108,17 @@ enum Mount {
     Hidden,
 }
 
-/// Makes the folders of a vendor's state that don't exist yet, so that the agent can write to them: inside the walls it
+/// Makes the folders and (JSON) files of a vendor's state that don't exist yet, so that the agent can write to them: inside the walls it
 /// could not make them.
-pub fn make_state(folders: &[PathBuf]) {
-    for folder in folders.iter().filter(|folder| !folder.exists()) {
-        // One that can't be made is one that the program itself would say more about.
-        let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+pub fn make_state(paths: &[PathBuf]) {
+    for path in paths.iter().filter(|path| !path.exists()) {
+        // What can't be made is something that the program itself would say more about.
+        if path.extension().is_some_and(|kind| kind == "json") {
+            let options = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+            let _ = options.and_then(|mut file| file.write_all(b"{}\n"));
+        } else {
+            let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        }
     }
 }
 

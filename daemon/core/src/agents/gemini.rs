@@ -48,8 +48,13 @@ const LINKS: [&str; 10] = [
     "trustedFolders.json",
 ];
 
-const FOLDER: Folder =
-    Folder { variable: HOME, name: ".gemini", in_home: true, logins: &["oauth_creds.json", "gemini-credentials.json"] };
+const FOLDER: Folder = Folder {
+    variable: HOME,
+    name: ".gemini",
+    in_home: true,
+    logins: &["oauth_creds.json", "gemini-credentials.json"],
+    beside: &[],
+};
 
 static FACTS: Facts = Facts {
     program: "gemini",

@@ -30,7 +30,7 @@ const LINKS: [&str; 14] = [
     "skills",
 ];
 
-const FOLDER: Folder = Folder { variable: HOME, name: ".grok", in_home: false, logins: &["auth.json"] };
+const FOLDER: Folder = Folder { variable: HOME, name: ".grok", in_home: false, logins: &["auth.json"], beside: &[] };
 
 static FACTS: Facts = Facts {
     program: "grok",

@@ -124,6 +124,10 @@ pub struct AgentCommand {
     pub model: Option<String>,
     /// What was done that nobody asked for, one sentence each.
     pub notes: Vec<String>,
+    /// The agent's name in the configuration.
+    pub agent: String,
+    /// The program's own folders and files, to which it writes.
+    pub state: Vec<PathBuf>,
 }
 
 impl fmt::Debug for AgentCommand {

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::types::Permissions;
+
 use super::{Env, Secret, Token, TokenError, VersionRange, load, token};
 
 /// One agent. Its `Debug` shows no secret.
@@ -54,6 +56,14 @@ pub struct AgentConfig {
     /// bypassPermissions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permission_mode: Option<PermissionMode>,
+    /// What it may write to. Default: `defaults.permissions`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::permissions")]
+    pub permissions: Option<Permissions>,
+    /// Folders that it may write to when it is confined, besides its working folder, its task's and its program's own:
+    /// caches of build tools, say. `~/` is the home folder, a relative path is relative to this file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub write_paths: Vec<PathBuf>,
     /// How it gets its prompt (type command). Default: stdin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<PromptBy>,
@@ -242,6 +252,8 @@ impl AgentConfig {
             prompt: None,
             base_url: None,
             config_dir: None,
+            permissions: None,
+            write_paths: Vec::new(),
         }
     }
 

@@ -146,6 +146,7 @@ impl Config {
         for agent in self.agents.values_mut() {
             agent.token_file.iter_mut().for_each(full);
             agent.config_dir.iter_mut().for_each(full);
+            agent.write_paths.iter_mut().for_each(full);
             // A name without a slash is looked up in PATH.
             if let Some(program) = agent.program.as_mut().filter(|program| program.contains('/')) {
                 let mut path = PathBuf::from(&*program);

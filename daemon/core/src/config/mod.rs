@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::types::{ChildPolicy, DEFAULT_CHILD_WAIT, DEFAULT_MAX_RESTARTS, DEFAULT_RESTART_DELAY};
+use crate::types::{ChildPolicy, DEFAULT_CHILD_WAIT, DEFAULT_MAX_RESTARTS, DEFAULT_RESTART_DELAY, Permissions};
 
 pub use agent::{AgentConfig, AgentKind, PermissionMode, PromptBy};
 pub(crate) use check::reserved;
@@ -95,6 +95,11 @@ pub struct Defaults {
     /// What happens to the children then.
     #[schemars(schema_with = "child_policy")]
     pub on_child_timeout: ChildPolicy,
+    /// What agents may write to that say nothing else: confined to their folders, or whatever their user may. Default:
+    /// confined; where that is not possible, nothing starts until this says `full`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "permissions")]
+    pub permissions: Option<Permissions>,
     /// Wall time of one run, 1s to 365d; time asleep does not count. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wall_time: Option<Time>,
@@ -117,6 +122,7 @@ impl Default for Defaults {
             restart_delay: Time::seconds(DEFAULT_RESTART_DELAY.as_secs()),
             child_wait_timeout: Time::seconds(DEFAULT_CHILD_WAIT.as_secs()),
             on_child_timeout: ChildPolicy::default(),
+            permissions: None,
             wall_time: None,
             log_limit: Size::mib(2048),
             idle_warn: TimeOrOff::seconds(600),
@@ -129,6 +135,11 @@ impl Default for Defaults {
 /// `types` knows no schemas, so its values are named here; a test holds them together.
 fn child_policy(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": ["detach", "stop", "wait"] })
+}
+
+/// The same of what an agent may write to.
+fn permissions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["string", "null"], "enum": ["confined", "full", null] })
 }
 
 /// The message bus.

@@ -112,6 +112,12 @@ impl Runner {
         }
     }
 
+    /// The shim program.
+    #[must_use]
+    pub fn shim_program(&self) -> &std::path::Path {
+        &self.0.shim
+    }
+
     /// The live shims.
     #[must_use]
     pub fn shims(&self) -> &Shims {

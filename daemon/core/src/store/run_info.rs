@@ -137,6 +137,7 @@ fn blank(key: &RunKey) -> RunInfo {
         limit: None,
         account: None,
         permissions: None,
+        notes: Vec::new(),
         login: None,
         program: None,
         limits: Limits::default(),
@@ -213,6 +214,7 @@ fn fill(mut info: RunInfo, fields: &mut Fields<'_>) -> Result<RunInfo, YamlError
     info.account = fields.text("account")?;
     info.login = fields.text("login")?;
     info.permissions = fields.nested("permissions")?;
+    info.notes = fields.nested("notes")?.unwrap_or_default();
     info.program = fields.text("program")?;
     info.limits = fields.nested::<Limits>("limits")?.unwrap_or_default();
     info.tier = fields.text("tier")?;

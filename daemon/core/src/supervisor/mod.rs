@@ -5,6 +5,7 @@
 //! | [`Supervisor`] | what callers use: reads from the catalog, commands that answer once they are durable |
 //! | `dispatch` | the one owner of mutable state; waits for nothing |
 //! | `perform` | writes, posts, starts and stops; one job at a time for each task |
+//! | `confine` | what a run may write to |
 //! | `prepare`, `finalize` | the begin and the end of a run |
 //! | `submit` | a new task, whole or not at all |
 //! | `tasks`, `projects` | the commands |
@@ -19,6 +20,7 @@
 
 mod accounts;
 mod command;
+mod confine;
 mod delete;
 mod deletions;
 mod dispatch;
@@ -53,6 +55,7 @@ use dashmap::DashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::agents::Host;
+use crate::agents::confine::Trial;
 use crate::bus::BusHub;
 use crate::config::{CgroupMode, Config};
 use crate::runner::Runner;
@@ -162,6 +165,7 @@ impl Supervisor {
         let host = Arc::new(Host::current());
         let shared = Arc::new(Shared {
             idle: IdleWatch::default(),
+            trial: Trial::default(),
             accounts: Accounts::open(root.conductor_file("accounts.yaml")),
             ledger: Ledger::open(root.conductor_file("usage-deleted.jsonl")),
             catalog: Catalog::new(epoch),

@@ -9,6 +9,7 @@ use conductor_shim::durable;
 use conductor_shim::protocol::{Graces, OnExit, Spec, VERSION};
 use secrecy::SecretString;
 
+use super::confine::{self, Granted};
 use super::record::File;
 use super::shared::Shared;
 use crate::agents::{RunRequest, prompt};
@@ -119,6 +120,7 @@ fn build(shared: &Shared, file: &File, messages: &[Message]) -> Result<LaunchPla
     if let Some(limit) = shared.accounts.limited(&account, Timestamp::now()) {
         return Err(Unready::Limited(limit));
     }
+    let granted = confine::grant(shared, spec).map_err(Unready::Attention)?;
     let cwd = PathBuf::from(&spec.cwd);
     if !cwd.is_dir() {
         return Err(Unready::Attention(format!("the working folder {} does not exist; make it", cwd.display())));
@@ -165,6 +167,9 @@ fn build(shared: &Shared, file: &File, messages: &[Message]) -> Result<LaunchPla
             return Err(error);
         }
     };
+    if let Granted::Confined(bwrap) = &granted {
+        confine::apply(shared, &request, &mut command, bwrap);
+    }
     let version = adapter.version().unwrap_or_else(|error| {
         tracing::warn!(agent = spec.agent, %error, "the version of the agent's program can't be told");
         None
@@ -202,7 +207,8 @@ fn build(shared: &Shared, file: &File, messages: &[Message]) -> Result<LaunchPla
         thread_usage: None,
         limit: None,
         account: Some(account),
-        permissions: None,
+        permissions: Some(granted.name()),
+        notes: command.notes.clone(),
         login: Some(command.login.clone()),
         program: Some(command.program.display().to_string()),
         limits,

@@ -7,6 +7,7 @@ use super::accounts::Accounts;
 use super::idle::IdleWatch;
 use super::tokens::Tokens;
 use super::usage::Ledger;
+use crate::agents::confine::Trial;
 use crate::agents::{Agents, Host};
 use crate::bus::{Bus, BusHub, BusOptions};
 use crate::config::{BusConfig, Config, Durability as ConfigDurability};
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     pub(super) host: Arc<Host>,
     pub(super) socket: PathBuf,
     pub(super) idle: IdleWatch,
+    /// Whether agents can be confined here.
+    pub(super) trial: Trial,
     pub(super) settings: Settings,
 }
 

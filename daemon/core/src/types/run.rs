@@ -153,6 +153,8 @@ pub struct RunInfo {
     pub login: Option<String>,
     /// What it may write to; `None`: not known.
     pub permissions: Option<Permissions>,
+    /// What was done for it that nobody asked for, one sentence each.
+    pub notes: Vec<String>,
     /// Absolute path of the program.
     pub program: Option<String>,
     /// Limits in force.

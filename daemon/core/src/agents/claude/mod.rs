@@ -25,6 +25,7 @@ static FACTS: Facts = Facts {
         name: ".claude",
         in_home: false,
         logins: &[".credentials.json"],
+        beside: &[".claude.json"],
     }),
     log_in: "run claude and log in, or make a token with: claude setup-token",
 };

@@ -94,6 +94,9 @@ fn ours(out: &mut Text, info: &RunInfo) {
     out.set("account", info.account.as_deref());
     out.set("login", info.login.as_deref());
     out.set("permissions", info.permissions.map(crate::types::Permissions::name));
+    if !info.notes.is_empty() {
+        out.json("notes", &info.notes);
+    }
     out.set("program", info.program.as_deref());
     if info.limits != Limits::default() {
         out.json("limits", &info.limits);
