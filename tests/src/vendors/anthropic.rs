@@ -125,7 +125,7 @@ fn limit(claim: &str, reset: u64) -> Answer {
         .with("anthropic-ratelimit-unified-5h-utilization", "1.0")
         .with("anthropic-ratelimit-unified-overage-status", "rejected")
         .with("x-should-retry", "false")
-        .with("retry-after", sse::seconds_until(reset).to_string())
+        .retry_after(reset)
 }
 
 fn error(status: u16, kind: &str, message: &str) -> Answer {

@@ -88,11 +88,11 @@ pub(super) fn refuse(kind: Kind, status: u16, reset: u64) -> Answer {
     match kind {
         Kind::Limit => {
             error(429, EXHAUSTED, &format!("You have reached your usage limit. Try again in {wait} seconds."))
-                .with("retry-after", wait.to_string())
+                .retry_after(reset)
         }
         Kind::Daily => {
             error(429, EXHAUSTED, &format!("You have reached your daily limit. Try again in {wait} seconds."))
-                .with("retry-after", wait.to_string())
+                .retry_after(reset)
         }
         Kind::Spend => error(429, EXHAUSTED, "You have reached your individual spend limit."),
         Kind::Credits => {

@@ -7,8 +7,13 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
+use super::sse;
+
 /// Largest body that is read: the programs send their whole conversation with each request.
 const MAX_BODY: usize = 64 << 20;
+
+/// Seconds after which `retry-after` is not sent.
+const FAR: u64 = 3600;
 
 /// Headers that carry a key: never recorded.
 const SECRET_HEADERS: &[&str] = &["authorization", "x-api-key", "x-goog-api-key", "api-key", "cookie"];
@@ -73,6 +78,12 @@ impl Answer {
     pub(super) fn text(status: u16, kind: &str, body: String) -> Self {
         let headers = vec![("content-type", kind.to_owned())];
         Self { status, delay: Duration::ZERO, headers, body: Body::Whole(body) }
+    }
+
+    /// With the header `retry-after`, if the time is near: services name no far one, and some programs wait for any.
+    pub(super) fn retry_after(self, time: u64) -> Self {
+        let wait = sse::seconds_until(time);
+        if wait <= FAR { self.with("retry-after", wait.to_string()) } else { self }
     }
 
     /// With a further header.

@@ -77,10 +77,9 @@ pub(super) fn answer(conversation: &Conversation, turn: &Turn, number: u64) -> (
 
 /// The service refuses. Without credits it answers 401, as with a bad key.
 pub(super) fn refuse(kind: Kind, status: u16, reset: u64) -> Answer {
-    let wait = sse::seconds_until(reset).to_string();
     match kind {
-        Kind::Limit => error(429, "rate_limit_exceeded", "Rate limit exceeded.").with("retry-after", wait),
-        Kind::Daily => error(429, "rate_limit_exceeded", "Daily request limit reached.").with("retry-after", wait),
+        Kind::Limit => error(429, "rate_limit_exceeded", "Rate limit exceeded.").retry_after(reset),
+        Kind::Daily => error(429, "rate_limit_exceeded", "Daily request limit reached.").retry_after(reset),
         Kind::Spend => error(429, "spend_limit_exceeded", "You have reached your monthly spend limit."),
         Kind::Credits => {
             let text = "You exceeded your current quota, please check your plan and billing details.";

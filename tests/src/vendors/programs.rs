@@ -72,7 +72,7 @@ impl Program {
         match self {
             Self::Claude => claude(&mut command, service, session),
             Self::Codex => codex(&mut command, service, session),
-            Self::Gemini => gemini(&mut command, service, session),
+            Self::Gemini => gemini(&mut command, service, home, session)?,
             Self::Grok => grok(&mut command, service, prompt, session),
         }
         Ok(command)
@@ -91,7 +91,8 @@ fn claude(command: &mut Command, service: &str, session: Session<'_>) {
 }
 
 fn codex(command: &mut Command, service: &str, session: Session<'_>) {
-    command.env("OPENAI_API_KEY", KEY).env("CODEX_API_KEY", KEY);
+    // `codex exec` takes a key of the environment from this variable alone.
+    command.env("CODEX_API_KEY", KEY);
     command.arg("exec");
     if let Session::Resume(id) = session {
         command.args(["resume", id]);
@@ -101,19 +102,26 @@ fn codex(command: &mut Command, service: &str, session: Session<'_>) {
     command.args(["-m", "gpt-fake", "-c", &base, "-c", "check_for_update_on_startup=false", "-"]);
 }
 
-fn gemini(command: &mut Command, service: &str, session: Session<'_>) {
+/// Without its type of login in its settings it takes a base URL for one of a kind that it then refuses (exit 41).
+fn gemini(command: &mut Command, service: &str, home: &Path, session: Session<'_>) -> Result<()> {
+    let folder = home.join(".gemini");
+    std::fs::create_dir_all(&folder)?;
+    let settings = r#"{"security":{"auth":{"selectedType":"gemini-api-key"}},"general":{"enableAutoUpdate":false}}"#;
+    std::fs::write(folder.join("settings.json"), settings)?;
     command.env("GOOGLE_GEMINI_BASE_URL", service).env("GEMINI_API_KEY", KEY);
-    command.args(["-p", "", "-o", "stream-json", "--approval-mode", "yolo", "--skip-trust", "-m", "gemini-2.5-flash"]);
+    command.args(["-o", "stream-json", "--approval-mode", "yolo", "--skip-trust", "-m", "gemini-2.5-flash"]);
     match session {
         Session::New(id) => command.args(["--session-id", id]),
         Session::Resume(id) => command.args(["-r", id]),
     };
+    Ok(())
 }
 
 fn grok(command: &mut Command, service: &str, prompt: &Path, session: Session<'_>) {
     command.env("XAI_API_KEY", KEY).env("GROK_XAI_API_BASE_URL", format!("{service}/v1"));
     command.env("GROK_DISABLE_AUTOUPDATER", "1").env("GROK_TELEMETRY_ENABLED", "0");
-    command.arg("--prompt-file").arg(prompt);
+    // Without `--verbatim` a prompt over some 99 kB is sent as an excerpt that points to a file.
+    command.arg("--prompt-file").arg(prompt).arg("--verbatim");
     command.args(["-m", "grok-4.6", "--output-format", "streaming-json", "--always-approve", "--no-auto-update"]);
     match session {
         Session::New(id) => command.args(["-s", id]),

@@ -103,7 +103,7 @@ pub(super) fn refuse(kind: Kind, status: u16, reset: u64) -> Answer {
                 "Rate limit reached for gpt-fake in organization org-fake on requests per day (RPD): Limit 200, Used 200, \
                  Requested 1. Please try again in {wait}s."
             );
-            error(429, "requests", "rate_limit_exceeded", &text).with("retry-after", wait.to_string())
+            error(429, "requests", "rate_limit_exceeded", &text).retry_after(reset)
         }
         Kind::Spend => {
             error(429, "billing_error", "billing_hard_limit_reached", "Billing hard limit has been reached.")

@@ -114,9 +114,13 @@ impl Server {
     fn answer(&self, request: &Request) -> (Answer, Value) {
         let (scenario, path) = self.scenario(request);
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
-        let Some((service, conversation)) = conversation(request, path, &body) else {
+        let Some((service, mut conversation)) = conversation(request, path, &body) else {
             return (side(&request.method, path), json!({"scenario": scenario.key}));
         };
+        // Grok numbers the turns of its main conversation; summaries of a turn repeat it without a number.
+        if request.header("x-grok-session-id").is_some() && request.header("x-grok-turn-idx").is_none() {
+            conversation.aside = true;
+        }
         let mut memory = self.memory.lock().expect("no thread panics while it holds the lock");
         let number = memory.count;
         let meets =
@@ -257,6 +261,8 @@ fn conversation(request: &Request, path: &str, body: &Value) -> Option<(Service,
 fn side(method: &str, path: &str) -> Answer {
     let models = ["claude-fake", "gpt-fake", "gemini-fake", "grok-4.6", "perplexity/sonar"];
     match (method, path) {
+        // Codex tries a WebSocket first and takes this for a service that has none.
+        ("GET", "v1/responses" | "responses") => Answer::text(426, "text/plain", "no WebSocket here".to_owned()),
         ("HEAD", _) => Answer::text(200, "application/json", String::new()),
         ("POST", path) if path.ends_with("count_tokens") => Answer::json(200, &json!({"input_tokens": 100})),
         ("POST", path) if path.ends_with(":countTokens") => Answer::json(200, &json!({"totalTokens": 100})),
