@@ -111,7 +111,7 @@ pub(super) fn next(conversation: &Conversation, scenario: &Scenario, defaults: &
         }
         Kind::Bigline => {
             let bytes = usize::try_from(scenario.number("bytes", 1 << 20)).unwrap_or(1 << 20);
-            Turn::Text(vec!["x".repeat(bytes)])
+            Turn::Text(vec![noise(bytes)])
         }
         _ => Turn::Text(pieces(&script.answer.unwrap_or_else(|| defaults.answer.clone()))),
     }
@@ -156,6 +156,19 @@ fn input(shell: &str, command: &str) -> Value {
         "shell" => json!({"command": ["bash", "-lc", command]}),
         _ => json!({"command": command, "description": "Run a command of the prompt"}),
     }
+}
+
+/// Digits without a pattern: Gemini CLI ends a run whose answer repeats itself.
+fn noise(bytes: usize) -> String {
+    let mut state: u64 = 1;
+    let mut text = String::with_capacity(bytes + 20);
+    while text.len() < bytes {
+        // Knuth's linear congruential generator.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        text.push_str(&(state >> 16).to_string());
+    }
+    text.truncate(bytes);
+    text
 }
 
 fn pieces(answer: &str) -> Vec<String> {

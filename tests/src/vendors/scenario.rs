@@ -143,6 +143,11 @@ impl State {
         }
     }
 
+    /// Requests so far.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls
+    }
+
     fn limit(&mut self, scenario: &Scenario, call: u64) -> Meets {
         if call < scenario.number("after", 0) {
             return Meets::Model;

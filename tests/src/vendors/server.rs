@@ -121,15 +121,7 @@ impl Server {
         if request.header("x-grok-session-id").is_some() && request.header("x-grok-turn-idx").is_none() {
             conversation.aside = true;
         }
-        let mut memory = self.memory.lock().expect("no thread panics while it holds the lock");
-        let number = memory.count;
-        let meets =
-            if conversation.aside || (memory.states.len() >= SCENARIOS && !memory.states.contains_key(&scenario.key)) {
-                Meets::Model
-            } else {
-                memory.states.entry(scenario.key.clone()).or_default().next(&scenario)
-            };
-        drop(memory);
+        let (meets, number) = if conversation.aside { (Meets::Model, 0) } else { self.next(&scenario) };
         let note = json!({
             "scenario": scenario.key, "service": service.name(), "model": conversation.model,
             "aside": conversation.aside, "prompt_bytes": conversation.prompt_bytes(),
@@ -139,6 +131,16 @@ impl Server {
             _ => self.speak(service, &scenario, &conversation, &body, number, meets == Meets::Cut),
         };
         (answer, note)
+    }
+
+    /// What a request of the main conversation meets, and its number within its scenario.
+    fn next(&self, scenario: &Scenario) -> (Meets, u64) {
+        let states = &mut self.memory.lock().expect("no thread panics while it holds the lock").states;
+        if states.len() >= SCENARIOS && !states.contains_key(&scenario.key) {
+            return (Meets::Model, 0);
+        }
+        let state = states.entry(scenario.key.clone()).or_default();
+        (state.next(scenario), state.calls())
     }
 
     fn speak(
