@@ -110,7 +110,7 @@ pub(super) fn refuse(kind: Kind, status: u16, reset: u64) -> Answer {
         }
         Kind::Overload => error(status, "overloaded_error", "Overloaded"),
         Kind::Auth if status == 403 => error(403, "permission_error", "Your account does not have access to this."),
-        Kind::Auth => error(status, "authentication_error", "invalid x-api-key"),
+        Kind::Auth => error(status, "authentication_error", "invalid x-api-key").with("x-should-retry", "false"),
         Kind::Disabled => error(403, "permission_error", "Claude Code has been disabled by your admin."),
         _ => error(status, "api_error", "Internal server error"),
     }

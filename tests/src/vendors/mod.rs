@@ -91,14 +91,20 @@ impl Fake {
     /// It does not answer.
     pub fn requests(&self, scenario: &str) -> Result<Vec<Value>> {
         let query = if scenario.is_empty() { String::new() } else { format!("?scenario={scenario}") };
-        let mut stream = TcpStream::connect(self.url.trim_start_matches("http://"))?;
-        write!(stream, "GET /requests{query} HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
+        let text = self.exchange(&format!("GET /requests{query} HTTP/1.1\r\nhost: localhost\r\n\r\n"))?;
         let (head, body) = text.split_once("\r\n\r\n").context("no body")?;
         ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
         let mut answer: Value = serde_json::from_str(body)?;
         Ok(serde_json::from_value(answer["requests"].take())?)
+    }
+
+    /// Sends a request as it is and reads until the connection ends.
+    fn exchange(&self, request: &str) -> Result<String> {
+        let mut stream = TcpStream::connect(self.url.trim_start_matches("http://"))?;
+        stream.write_all(request.as_bytes())?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
     }
 
     /// The requests of a scenario's main conversation.
@@ -137,4 +143,74 @@ pub async fn serve(port: u16, options: Options) -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await.with_context(|| format!("port {port}"))?;
     println!("{}", serde_json::json!({"url": format!("http://{}", listener.local_addr()?)}));
     server::Server::new(options).run(listener).await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn post(fake: &Fake, path: &str, headers: &str, body: &Value) -> String {
+        let body = body.to_string();
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n{headers}\r\n");
+        fake.exchange(&(head + &body)).expect("an answer")
+    }
+
+    fn fake() -> Fake {
+        Fake::start(Options::default()).expect("the fake")
+    }
+
+    fn chat(stream: bool) -> Value {
+        let options = json!({"include_usage": true});
+        json!({"model": "grok-4.6", "stream": stream, "stream_options": options, "messages": [{"role": "user", "content": "FAKE-SAY: Hi there."}]})
+    }
+
+    #[test]
+    fn a_chat_is_streamed_with_its_usage_and_an_end() {
+        let text = post(&fake(), "/v1/chat/completions", "", &chat(true));
+        assert!(text.contains("\"content\":\"Hi \"") && text.contains("\"content\":\"there.\""), "{text}");
+        assert!(text.contains("\"prompt_tokens\":100") && text.contains("data: [DONE]"), "{text}");
+        assert!(text.ends_with("0\r\n\r\n"), "the stream has its end: {text}");
+    }
+
+    #[test]
+    fn perplexity_answers_with_sources_and_cost() {
+        let body = json!({"preset": "fast", "input": "FAKE-SAY: Found.", "stream": true});
+        let text = post(&fake(), "/answer/v1/agent", "", &body);
+        assert!(text.contains("event: response.completed") && text.contains("\"type\":\"search_results\""), "{text}");
+        assert!(text.contains("\"total_cost\":0.006") && text.contains("\"model\":\"perplexity/sonar\""), "{text}");
+    }
+
+    #[test]
+    fn a_scenario_in_a_header_or_in_the_path_has_state_of_its_own() {
+        let fake = fake();
+        let status = |path: &str, headers: &str| post(&fake, path, headers, &chat(false))[9..12].to_owned();
+        let path = "/overload,times=1,key=a/v1/chat/completions";
+        assert_eq!((status(path, ""), status(path, "")), ("503".to_owned(), "200".to_owned()));
+        let header = "x-fake-scenario: overload,times=1,key=b\r\n";
+        let at = "/v1/chat/completions";
+        assert_eq!((status(at, header), status(at, header)), ("503".to_owned(), "200".to_owned()));
+        assert_eq!(status("/auth,status=403/v1/chat/completions", ""), "403");
+        assert_eq!(fake.calls("overload,times=1,key=a").expect("its requests").len(), 2);
+    }
+
+    #[test]
+    fn a_cut_stream_has_no_end() {
+        let text = post(&fake(), "/cut/v1/chat/completions", "", &chat(true));
+        assert!(text.starts_with("HTTP/1.1 200 ") && !text.ends_with("0\r\n\r\n"), "{text}");
+    }
+
+    #[test]
+    fn a_key_is_neither_shown_nor_recorded() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options { record: Some(folder.path().to_owned()), ..Options::default() };
+        let fake = Fake::start(options).expect("the fake");
+        post(&fake, "/v1/chat/completions", "authorization: Bearer sk-secret\r\nx-other: kept\r\n", &chat(true));
+        let file = std::fs::read_to_string(folder.path().join("00001.json")).expect("the record");
+        assert!(file.contains("kept") && file.contains("Hi there.") && !file.contains("sk-secret"), "{file}");
+        let shown = format!("{:?}", fake.requests("").expect("its requests"));
+        assert!(shown.contains("kept") && !shown.contains("sk-secret"), "{shown}");
+    }
 }

@@ -296,11 +296,15 @@ fn refuse(service: Service, scenario: &Scenario, reset: u64) -> Answer {
         Kind::Auth => status(401),
         _ => status(500),
     };
-    match service {
+    let mut answer = match service {
         Service::Anthropic => anthropic::refuse(kind, status, reset),
         Service::OpenAi => responses::refuse(kind, status, reset),
         Service::Xai | Service::Chat => chat::refuse(kind, status, reset),
         Service::Gemini => gemini::refuse(kind, status, reset),
         Service::Perplexity => perplexity::refuse(kind, status, reset),
+    };
+    if scenario.number("retry", 0) == 1 {
+        answer.headers.retain(|(name, _)| *name != "x-should-retry");
     }
+    answer
 }

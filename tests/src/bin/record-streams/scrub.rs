@@ -24,7 +24,10 @@ pub(crate) fn scrub(text: &str, root: &Path, url: &str) -> String {
     let mut text = text.replace(url, "http://127.0.0.1:9999");
     for (name, shown) in [("home", "/home/agent"), ("work", "/work"), ("tmp", "/tmp")] {
         let path = format!("{root}/{name}");
-        text = text.replace(&path, shown).replace(&path.replace('/', "%2F"), &shown.replace('/', "%2F"));
+        // As it is, as Grok and as Claude Code name folders after it.
+        for slash in ["/", "%2F", "-"] {
+            text = text.replace(&path.replace('/', slash), &shown.replace('/', slash));
+        }
     }
     text = modules(&text);
     text = ids(&text);
@@ -148,10 +151,10 @@ mod tests {
     fn ids_paths_ports_and_times_are_replaced_and_all_else_stays() {
         let text = "{\"session_id\":\"5b0e8a52-6c4b-4d5e-9f1a-0c1d2e3f4a5b\",\"cwd\":\"/tmp/x/work\",\"duration_ms\":12.5,\
                     \"again\":\"5b0e8a52-6c4b-4d5e-9f1a-0c1d2e3f4a5b a-b\",\"timestamp\":\"2026-11-22T20:02:45.160Z\",\
-                    \"url\":\"http://127.0.0.1:1234/limit\",\"file\":\"/tmp/x/home/%2Ftmp%2Fx%2Fwork\"} retry in 123s";
+                    \"url\":\"http://127.0.0.1:1234/limit\",\"file\":\"/tmp/x/home/%2Ftmp%2Fx%2Fwork/-tmp-x-work\"} retry in 123s";
         let expected = "{\"session_id\":\"00000000-0000-4000-8000-000000000001\",\"cwd\":\"/work\",\"duration_ms\":100,\
                         \"again\":\"00000000-0000-4000-8000-000000000001 a-b\",\"timestamp\":\"2026-01-01T00:00:00.000Z\",\
-                        \"url\":\"http://127.0.0.1:9999/limit\",\"file\":\"/home/agent/%2Fwork\"} retry in 100000000s";
+                        \"url\":\"http://127.0.0.1:9999/limit\",\"file\":\"/home/agent/%2Fwork/-work\"} retry in 100000000s";
         assert_eq!(scrub(text, Path::new("/tmp/x"), "http://127.0.0.1:1234"), expected);
     }
 }

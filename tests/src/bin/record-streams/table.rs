@@ -80,6 +80,8 @@ pub(crate) const TABLE: &[Recording] = &[
     row("claude-spend", Program::Claude, "spend", HI),
     row("claude-credits", Program::Claude, "credits", HI),
     row("claude-disabled", Program::Claude, "disabled", HI),
+    row("claude-auth", Program::Claude, "auth", HI),
+    ended(row("claude-auth-retry", Program::Claude, "auth,retry=1", HI), End::Killed(Duration::from_secs(12))),
     row("claude-cut", Program::Claude, "cut,times=1", HI),
     row("codex-two-tools", Program::Codex, "script", "FAKE-RUN: echo one\nFAKE-RUN: echo two\nFAKE-SAY: Both.\n"),
     row("codex-tool-failed", Program::Codex, "script", FAILING),
