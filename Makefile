@@ -19,7 +19,7 @@ TARGET = $(shell cargo metadata --format-version 1 --no-deps 2>/dev/null | sed -
 PROGRAMS = conductord conductorctl conductor-shim conductor-rest-agent
 FAILPOINTS = --features conductor-tests/failpoints
 
-.PHONY: help demo test lint bench fuzz install test-vendors prepare
+.PHONY: help demo test lint bench fuzz install test-vendors record-streams bump-vendors prepare
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -61,6 +61,17 @@ test-vendors: prepare
 	.ci/prepare git node
 	cargo build --workspace --bins $(FAILPOINTS)
 	CONDUCTOR_VENDORS_DIR="$$(.ci/vendors)" cargo test -p conductor-tests $(FAILPOINTS) --test vendors
+
+## make record-streams          tests/data/streams anew, from the vendors' programs against the fake
+record-streams: prepare
+	.ci/prepare node
+	cargo build -p conductor-tests --bin conductor-record-streams
+	CONDUCTOR_VENDORS_DIR="$$(.ci/vendors)" "$(TARGET)/debug/conductor-record-streams" tests/data/streams
+
+## make bump-vendors [VENDORS=…]  the newest of the vendors' programs, or PACKAGE@VERSION …, into tests/vendors.json
+bump-vendors:
+	@.ci/prepare node
+	@.ci/bump-vendors $(VENDORS)
 
 prepare:
 	@.ci/prepare rust cc

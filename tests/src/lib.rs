@@ -13,6 +13,7 @@ pub mod procs;
 pub mod python;
 pub mod sandbox;
 pub mod tree;
+pub mod vendors;
 pub mod wait;
 
 pub use client::{Client, Refusal, Submit};

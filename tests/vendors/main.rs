@@ -1,57 +1,39 @@
-//! The real Claude Code under the real conductord, against the fake of its service.
+//! The vendors' own programs against the fake of their services: by themselves, and Claude Code under the real conductord.
 //!
-//! `make test-vendors` installs the pinned program and names its folder in `CONDUCTOR_VENDORS_DIR`. No account, no key
+//! `make test-vendors` installs the pinned programs and names their folder in `CONDUCTOR_VENDORS_DIR`. No account, no key
 //! and no network beyond the loopback is used.
 
-use std::io::{BufRead as _, BufReader};
+mod direct;
+
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use conductor_proto::v1::{CostKind, EndReason, LogStream, RunFile, RunOutcome, TaskSpec};
 use conductor_tests::client::{PROJECT, task_bus};
+use conductor_tests::vendors::Fake;
+use conductor_tests::vendors::programs::Program;
 use conductor_tests::{Config, Daemon, Sandbox, Submit, in_sandbox, tree};
 
 /// How long the real program may take for its two turns on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The fake service; dropping it ends it.
-struct Service {
-    child: Child,
-    address: String,
+/// A configuration whose agent `claude` talks to a fake.
+fn config(sandbox: &Sandbox, fake: &Fake) -> Result<Config> {
+    let program = Program::Claude.path()?;
+    // Claude Code refuses to skip permissions as root unless it is told that it is in a sandbox.
+    let variables = "{IS_SANDBOX: '1', CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: '1'}";
+    let keys = format!(
+        "{{type: claude, program: {}, base_url: '{}', token: sk-test-not-a-key, env: {variables}}}",
+        program.display(),
+        fake.url("")
+    );
+    Ok(Config::new(sandbox).agent("claude", &keys))
 }
 
-impl Service {
-    fn start(sandbox: &Sandbox, arguments: &[&str]) -> Result<Self> {
-        let mut command = Command::new(sandbox.program("conductor-fake-vendors"));
-        let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let mut address = String::new();
-        BufReader::new(child.stdout.take().context("a pipe was asked for")?).read_line(&mut address)?;
-        Ok(Self { child, address: address.trim().to_owned() })
-    }
-
-    /// A configuration whose agent `claude` talks to it.
-    fn config(&self, sandbox: &Sandbox) -> Result<Config> {
-        let folder = std::env::var_os("CONDUCTOR_VENDORS_DIR").context("use make test-vendors")?;
-        let program = PathBuf::from(folder).join("claude");
-        ensure!(program.exists(), "{} is not installed; use make test-vendors", program.display());
-        // Claude Code refuses to skip permissions as root unless it is told that it is in a sandbox.
-        let variables = "{IS_SANDBOX: '1', CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: '1'}";
-        let keys = format!(
-            "{{type: claude, program: {}, base_url: '{}', token: sk-test-not-a-key, env: {variables}}}",
-            program.display(),
-            self.address
-        );
-        Ok(Config::new(sandbox).agent("claude", &keys))
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A fake, as a program of its own.
+fn start_service(sandbox: &Sandbox, arguments: &[&str]) -> Result<Fake> {
+    Fake::spawn(&sandbox.program("conductor-fake-vendors"), arguments)
 }
 
 /// A fresh git repository in the sandbox's working folder.
@@ -82,8 +64,8 @@ fn the_real_claude_code_does_a_task_whose_run_records_everything() {
         let command = "echo hello > hello.txt && conductorctl bus post --type FACT 'hello is written' \
                        && touch \"$CONDUCTOR_TASK_FOLDER/DONE\" && echo made";
         let service =
-            Service::start(sandbox, &["--scenario", "tool", "--command", command, "--answer", "It is written."])?;
-        let daemon = Daemon::start(sandbox, &service.config(sandbox)?)?;
+            start_service(sandbox, &["--scenario", "tool", "--command", command, "--answer", "It is written."])?;
+        let daemon = Daemon::start(sandbox, &config(sandbox, &service)?)?;
         let client = daemon.client()?;
         client.create_project(PROJECT, &sandbox.work())?;
         let submitted = client.submit(submit("claude"))?;
@@ -131,8 +113,8 @@ fn the_real_claude_code_does_a_task_whose_run_records_everything() {
 fn a_usage_limit_of_the_real_claude_code_is_told_from_a_failure() {
     in_sandbox(|sandbox| {
         repository(sandbox)?;
-        let service = Service::start(sandbox, &["--scenario", "limit"])?;
-        let daemon = Daemon::start(sandbox, &service.config(sandbox)?)?;
+        let service = start_service(sandbox, &["--scenario", "limit"])?;
+        let daemon = Daemon::start(sandbox, &config(sandbox, &service)?)?;
         let client = daemon.client()?;
         client.create_project(PROJECT, &sandbox.work())?;
         let task = client.submit(submit("claude"))?;
@@ -153,8 +135,8 @@ fn a_stopped_claude_code_leaves_no_tool_behind() {
     in_sandbox(|sandbox| {
         repository(sandbox)?;
         let command = "touch \"$CONDUCTOR_TASK_FOLDER/started\"; sleep 300";
-        let service = Service::start(sandbox, &["--scenario", "tool", "--command", command])?;
-        let daemon = Daemon::start(sandbox, &service.config(sandbox)?)?;
+        let service = start_service(sandbox, &["--scenario", "tool", "--command", command])?;
+        let daemon = Daemon::start(sandbox, &config(sandbox, &service)?)?;
         let client = daemon.client()?;
         client.create_project(PROJECT, &sandbox.work())?;
         let submitted = client.submit(submit("claude"))?;
