@@ -31,7 +31,7 @@ demo: prepare
 
 ## make test                    every test but those of the vendors' programs
 test: prepare
-	.ci/prepare python
+	.ci/prepare python bwrap
 	cargo build --workspace --bins $(FAILPOINTS)
 	cargo test --workspace $(FAILPOINTS) -- --test-threads=$(TEST_THREADS)
 
@@ -58,7 +58,7 @@ install: prepare
 
 ## make test-vendors            the vendors' own programs, pinned, against a fake of their services
 test-vendors: prepare
-	.ci/prepare git node
+	.ci/prepare git bwrap node
 	cargo build --workspace --bins $(FAILPOINTS)
 	CONDUCTOR_VENDORS_DIR="$$(.ci/vendors)" cargo test -p conductor-tests $(FAILPOINTS) --test vendors
 
