@@ -25,6 +25,7 @@ impl Config {
                 &format!("{{type: command, program: {}}}", sandbox.program("conductor-fake-agent").display()),
             )
             .set("defaults.agent", "fake")
+            .set("defaults.permissions", "full")
             .set("defaults.restart_delay", "50ms")
             .set("backoff.base", "50ms")
             .set("backoff.max", "200ms")
