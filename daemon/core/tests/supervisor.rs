@@ -44,6 +44,7 @@ impl World {
         agent.program = Some(program.display().to_string());
         config.agents.insert("sh".into(), agent);
         config.defaults.agent = Some("sh".into());
+        config.defaults.permissions = Some(conductor_core::types::Permissions::Full);
         config.defaults.restart_delay = conductor_core::config::Time::millis(20);
         config.backoff.base = conductor_core::config::Time::millis(20);
         change(&mut config);
