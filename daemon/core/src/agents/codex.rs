@@ -13,9 +13,9 @@ const PROVIDER: &str = "conductor";
 static FACTS: Facts = Facts {
     program: "codex",
     package: Some("@openai/codex"),
-    keys: &["CODEX_API_KEY", "OPENAI_API_KEY"],
-    rivals: &["CODEX_ACCESS_TOKEN"],
-    // `exec` takes this one, and before its login.
+    // `exec` takes this one, and before its login; OPENAI_API_KEY it does not look at.
+    keys: &["CODEX_API_KEY"],
+    rivals: &["CODEX_ACCESS_TOKEN", "OPENAI_API_KEY"],
     key_for: |_| "CODEX_API_KEY",
     switches: &[],
     folder: Some(Folder {
@@ -162,7 +162,8 @@ mod tests {
         assert!(value(&command, "OPENAI_API_KEY").is_none() && value(&command, "CODEX_ACCESS_TOKEN").is_none());
         assert!(command.secret_names.contains(&"CODEX_API_KEY".to_owned()));
         assert!(!format!("{command:?}{}{:?}", command.display, command.argv).contains("sk-1"));
-        let command = Bench::new("codex", config, &env[..1]).prepared(|_| {});
-        assert_eq!(command.login, "key from variable OPENAI_API_KEY");
+        let command = Bench::new("codex", config.clone(), &[("CODEX_API_KEY", "sk-shell")]).prepared(|_| {});
+        assert_eq!(command.login, "key from variable CODEX_API_KEY");
+        assert_eq!(Bench::new("codex", config, &env[..1]).prepared(|_| {}).login, "login");
     }
 }

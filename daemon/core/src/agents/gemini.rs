@@ -59,8 +59,8 @@ const FOLDER: Folder = Folder {
 static FACTS: Facts = Facts {
     program: "gemini",
     package: Some("@google/gemini-cli"),
-    keys: &[KEY, "GOOGLE_API_KEY"],
-    rivals: &RIVALS,
+    keys: &[KEY],
+    rivals: &["GOOGLE_API_KEY", RIVALS[0], RIVALS[1], RIVALS[2]],
     key_for: |_| KEY,
     // Headless it never updates itself.
     switches: &[],
@@ -108,8 +108,8 @@ impl Driver for Gemini {
 
 /// Makes the settings choose the key, if there is one.
 fn choose_key(base: &Base, run: &RunRequest, draft: &mut Draft) -> Result<(), PrepareError> {
-    let on = |name: &&str| draft.env.get(*name).is_some_and(|value| value == "true");
-    if draft.key != Some(KEY) || RIVALS.iter().any(|name| on(&name)) {
+    let on = |name: &str| draft.env.get(name).is_some_and(|value| value == "true");
+    if draft.key != Some(KEY) || RIVALS.iter().any(|name| on(name)) {
         return Ok(());
     }
     let Some(users) = FOLDER.path(&draft.env) else { return Ok(()) };

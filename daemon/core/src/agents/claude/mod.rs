@@ -16,7 +16,7 @@ static FACTS: Facts = Facts {
     program: "claude",
     package: Some("@anthropic-ai/claude-code"),
     keys: &["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"],
-    rivals: &["CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX"],
+    rivals: &[],
     key_for: |token| if token.starts_with(OAUTH_PREFIX) { "CLAUDE_CODE_OAUTH_TOKEN" } else { "ANTHROPIC_API_KEY" },
     // A run is not the moment to change the program, and an update would change what is being used by others.
     switches: &[("DISABLE_AUTOUPDATER", "1")],
