@@ -363,7 +363,7 @@ pub(super) fn agent(agent: AgentInfo) -> v1::Agent {
     v1::Agent {
         name: agent.name,
         r#type: agent.kind,
-        installed: agent.program.is_some(),
+        installed: agent.installed,
         program: agent.program.unwrap_or_default(),
         version: agent.version.unwrap_or_default(),
         login: agent.login,

@@ -60,13 +60,24 @@ pub(super) fn apply(shared: &Shared, run: &RunRequest, command: &mut AgentComman
     if let Some(agent) = config.agents.get(&command.agent) {
         writable.extend(agent.write_paths.iter().cloned());
     }
+    let home = command.env.iter().find(|(name, _)| name == "HOME").map(|(_, value)| PathBuf::from(value));
+    // The one that is named may be out of reach; its own is always there.
+    for (_, value) in command.env.iter_mut().filter(|(name, _)| name == "TMPDIR") {
+        "/tmp".clone_into(value);
+    }
     let walls = Walls {
         cwd: run.cwd.clone(),
         writable,
-        visible: [folder_of(&shared.socket), folder_of(&command.program), folder_of(shim), folder_of(&run.task_folder)]
-            .into_iter()
-            .flatten()
-            .collect(),
+        visible: [
+            folder_of(&shared.socket),
+            folder_of(&command.program),
+            folder_of(shim),
+            folder_of(&run.task_folder),
+            home,
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
         hidden: std::iter::once(shared.root.conductor_file("")).chain(agent).collect(),
     };
     command.argv = confine::wrap(std::mem::take(&mut command.argv), bwrap, shim, &walls);

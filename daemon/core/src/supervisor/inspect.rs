@@ -42,6 +42,8 @@ pub struct AgentInfo {
     pub kind: String,
     /// Absolute path of its program; `None`: not found.
     pub program: Option<String>,
+    /// Whether it could be the default: its program is there, and what needs a key has one.
+    pub installed: bool,
     /// What the program says of its version.
     pub version: Option<String>,
     /// Login or key that it would use.
@@ -101,8 +103,10 @@ impl Supervisor {
                         },
                         false => (None, None),
                     };
+                    let installed = adapter.installed();
                     let account = adapter.account().unwrap_or_default();
                     Some(AgentInfo {
+                        installed,
                         trouble: troubles.get(&account).cloned(),
                         account,
                         kind: adapter.kind().name().to_owned(),
