@@ -37,13 +37,23 @@ const TRIAL_WORDS: usize = 300;
 /// Folders that every program may fill, and which each confined agent gets for itself.
 const PRIVATE: [&str; 2] = ["/tmp", "/var/tmp"];
 /// Sockets through which a program outside would act for whoever may write to them.
-const BACK_DOORS: [&str; 5] = [
+const BACK_DOORS: [&str; 6] = [
+    "/run/dbus/system_bus_socket",
     "/run/docker.sock",
     "/run/containerd/containerd.sock",
     "/run/podman/podman.sock",
     "/run/crio/crio.sock",
     "/run/snapd.socket",
 ];
+
+/// The same in a user's runtime folder: a service manager or an engine that would start anything outside.
+const USER_BACK_DOORS: [&str; 4] = ["bus", "systemd", "docker.sock", "podman"];
+
+/// What would act outside for an agent, in a user's runtime folder.
+#[must_use]
+pub fn user_back_doors(runtime: &Path) -> Vec<PathBuf> {
+    USER_BACK_DOORS.iter().map(|name| runtime.join(name)).collect()
+}
 
 /// What an agent gets.
 #[derive(Clone, Debug, Default)]

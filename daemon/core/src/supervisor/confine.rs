@@ -65,6 +65,8 @@ pub(super) fn apply(shared: &Shared, run: &RunRequest, command: &mut AgentComman
     for (_, value) in command.env.iter_mut().filter(|(name, _)| name == "TMPDIR") {
         "/tmp".clone_into(value);
     }
+    let runtime = shared.host.env.get("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let doors = runtime.iter().flat_map(|folder| confine::user_back_doors(folder));
     let walls = Walls {
         cwd: run.cwd.clone(),
         writable,
@@ -74,11 +76,12 @@ pub(super) fn apply(shared: &Shared, run: &RunRequest, command: &mut AgentComman
             folder_of(shim),
             folder_of(&run.task_folder),
             home,
+            command.env.iter().find(|(name, _)| name == "SSH_AUTH_SOCK").and_then(|(_, path)| folder_of(path.as_ref())),
         ]
         .into_iter()
         .flatten()
         .collect(),
-        hidden: std::iter::once(shared.root.conductor_file("")).chain(agent).collect(),
+        hidden: std::iter::once(shared.root.conductor_file("")).chain(agent).chain(doors).collect(),
     };
     command.argv = confine::wrap(std::mem::take(&mut command.argv), bwrap, shim, &walls);
 }
