@@ -7,6 +7,7 @@ mod bus;
 mod children;
 mod clients;
 mod common;
+mod events;
 mod failpoints;
 mod foreign;
 mod group;

@@ -3,6 +3,7 @@
 //! What is shown of a stream is up to `commands`.
 
 mod bus;
+mod events;
 mod log;
 mod watch;
 
@@ -17,6 +18,7 @@ use crate::errors::{self, Failure};
 use crate::output::time;
 
 pub(crate) use bus::{BusPages, BusReader};
+pub(crate) use events::EventReader;
 pub(crate) use log::LogReader;
 pub(crate) use watch::{Change, Watcher};
 
