@@ -85,10 +85,7 @@ async fn events(context: &Context, daemon: &Daemon, run: &Run, args: &Logs, thou
         match next {
             Ok(Some(events)) => live.show(&context.screen, &events)?,
             Ok(None) => return live.finish(&context.screen),
-            Err(failure) => {
-                live.clear(&context.screen)?;
-                return Err(failure);
-            }
+            Err(failure) => return Err(failure),
         }
     }
 }

@@ -108,6 +108,7 @@ impl Outage {
 
 fn tell(state: &State, text: &str) {
     if !state.silent {
+        crate::output::live::make_way();
         // Nobody can be told if standard error is closed.
         let _ = crate::output::beside(|| writeln!(std::io::stderr().lock(), "conductorctl: {text}"));
     }

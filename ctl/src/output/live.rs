@@ -3,6 +3,7 @@
 //! That line is replaced in place and always gone before anything else is written; a pipe never sees it.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use conductor_proto::v1::RunEvent;
 use jiff::Timestamp;
@@ -18,6 +19,25 @@ const CLEAR: &str = "\r\x1b[2K";
 /// Columns where no terminal says how many.
 const PIPE_WIDTH: usize = 120;
 
+/// Where a line of the moment is shown, of which a program has one at most: [`NOWHERE`], [`OUT`] or [`ERR`].
+static SHOWN: AtomicU8 = AtomicU8::new(NOWHERE);
+const NOWHERE: u8 = 0;
+const OUT: u8 = 1;
+const ERR: u8 = 2;
+
+/// Takes that line away before something else is written to the terminal; the next second brings it back.
+pub(crate) fn make_way() {
+    // If it can't be written, nor can what follows, which says so.
+    let _ = match SHOWN.swap(NOWHERE, Ordering::Relaxed) {
+        OUT => {
+            let mut out = std::io::stdout().lock();
+            out.write_all(CLEAR.as_bytes()).and_then(|()| out.flush())
+        }
+        ERR => std::io::stderr().lock().write_all(CLEAR.as_bytes()),
+        _ => Ok(()),
+    };
+}
+
 /// One run's events on one of the two streams.
 pub(crate) struct Live {
     renderer: Renderer,
@@ -30,9 +50,8 @@ pub(crate) struct Live {
 impl Live {
     pub(crate) fn new(screen: &Screen, thoughts: bool, to_stderr: bool) -> Self {
         let terminal = if to_stderr { screen.err_is_terminal } else { screen.out_is_terminal };
-        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let style = Style { width: width(screen), color: screen.color(to_stderr), thoughts, zone: TimeZone::system() };
-        Self { renderer: Renderer::new(style), to_stderr, moves: terminal && !is_dumb, is_shown: false }
+        Self { renderer: Renderer::new(style), to_stderr, moves: terminal && !screen.is_dumb, is_shown: false }
     }
 
     /// Whether there is a line that [`Self::tick`] keeps up to date.
@@ -58,29 +77,35 @@ impl Live {
             Some(status) => {
                 let text = format!("{CLEAR}{status}");
                 self.is_shown = true;
+                SHOWN.store(if self.to_stderr { ERR } else { OUT }, Ordering::Relaxed);
                 self.put(screen, &text)
             }
-            None => self.clear(screen),
+            None => {
+                self.clear();
+                Ok(())
+            }
         }
     }
 
     /// Takes the line of the moment away, so that something else can be written.
-    pub(crate) fn clear(&mut self, screen: &Screen) -> Result<(), Failure> {
-        if std::mem::take(&mut self.is_shown) { self.put(screen, CLEAR) } else { Ok(()) }
+    pub(crate) fn clear(&mut self) {
+        if std::mem::take(&mut self.is_shown) {
+            make_way();
+        }
     }
 
     /// No event will follow.
     pub(crate) fn finish(&mut self, screen: &Screen) -> Result<(), Failure> {
         let text = self.renderer.finish();
-        self.write(screen, &text)?;
-        self.clear(screen)
+        self.clear();
+        self.write(screen, &text)
     }
 
     fn write(&mut self, screen: &Screen, text: &str) -> Result<(), Failure> {
         if text.is_empty() {
             return Ok(());
         }
-        self.clear(screen)?;
+        self.clear();
         self.put(screen, text)
     }
 
@@ -99,14 +124,7 @@ impl Live {
 impl Drop for Live {
     /// A reader that is interrupted leaves no line of a moment that is over.
     fn drop(&mut self) {
-        if self.is_shown {
-            let _ = if self.to_stderr {
-                std::io::stderr().lock().write_all(CLEAR.as_bytes())
-            } else {
-                let mut out = std::io::stdout().lock();
-                out.write_all(CLEAR.as_bytes()).and_then(|()| out.flush())
-            };
-        }
+        self.clear();
     }
 }
 

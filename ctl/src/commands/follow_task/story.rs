@@ -93,8 +93,7 @@ impl<'a> Story<'a> {
     /// Takes the line of the moment away before something else is written.
     pub(super) fn clear(&mut self) {
         if let Some(live) = &mut self.live {
-            // If it can't be written, nor can what follows, which says so.
-            let _ = live.clear(&self.context.screen);
+            live.clear();
         }
     }
 
