@@ -167,9 +167,10 @@ fn a_million_events_and_a_huge_line_cost_bounded_memory() {
         let lazy = Client::lazy(&sandbox.socket(), None)?;
         let mut unread = open(&lazy, &run, None, true)?;
         let mut stream = open(&client, &run, None, true)?;
-        let (mut count, mut last, mut huge) = (0_u64, None, None);
+        let (mut count, mut total, mut last, mut huge) = (0_u64, 0, None, None);
         while let Some(answer) = client.next(&mut stream)? {
             ensure!(answer.events.len() <= 256, "an answer of {}", answer.events.len());
+            total += answer.events.len();
             for event in answer.events {
                 let Some(Event::Text(text)) = &event.event else { anyhow::bail!("no text: {event:?}") };
                 if text.whole_bytes > 0 {
@@ -190,7 +191,7 @@ fn a_million_events_and_a_huge_line_cost_bounded_memory() {
         while let Some(answer) = lazy.next(&mut unread)? {
             late += answer.events.len();
         }
-        assert_eq!(late, 1_000_002, "it gets them all when it reads");
+        assert_eq!(late, total, "it gets them all when it reads");
         let peak = conductor_tests::procs::peak(daemon.pid()).context("it lives")?;
         ensure!(peak < 200 << 20, "events are not piled up in memory: {peak}");
         Ok(())
