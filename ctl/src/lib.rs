@@ -11,6 +11,7 @@ mod errors;
 mod follow;
 mod launch;
 mod output;
+pub mod pretty;
 mod resolve;
 
 use std::process::ExitCode;

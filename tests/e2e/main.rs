@@ -8,6 +8,7 @@ mod children;
 mod clients;
 mod common;
 mod confined;
+mod events;
 mod failpoints;
 mod foreign;
 mod group;

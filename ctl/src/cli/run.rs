@@ -76,7 +76,10 @@ pub struct RunShow {
 /// `logs`
 #[derive(Args, Debug)]
 #[command(
-    after_help = "A header line on standard error names each attempt. Ctrl-C detaches; the work goes on.\n\nExamples:\n  conductorctl logs -f fix-test\n  conductorctl logs --stderr --tail 50 20261122-1015000001-4711-1"
+    after_help = "On a terminal what the agent wrote is shown as events, whatever the vendor: its text, one line for each tool (name, input, duration, \
+result), retries, limits and the end. Else the bytes of its log are written as they are. A header line on standard error names each attempt. \
+Configured tokens are masked in both. Ctrl-C detaches; the work goes on.\n\nExamples:\n  conductorctl logs -f fix-test\n  \
+conductorctl logs --thoughts fix-test\n  conductorctl logs --stderr --tail 50 20261122-1015000001-4711-1"
 )]
 pub struct Logs {
     /// Task or run: its id, a unique prefix, a task's slug, or PROJECT/TASK[/RUN]
@@ -91,9 +94,15 @@ pub struct Logs {
     /// What the agent wrote to standard error
     #[arg(long)]
     pub stderr: bool,
-    /// Begin this many lines before the end; of a task, of its latest attempt
+    /// Begin this many lines (or events) before the end; of a task, of its latest attempt
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub tail: Option<u32>,
+    /// Events for people [default: on a terminal]
+    #[arg(long, conflicts_with_all = ["raw", "stderr"])]
+    pub pretty: bool,
+    /// Show what the agent thought too
+    #[arg(long, conflicts_with_all = ["raw", "stderr"])]
+    pub thoughts: bool,
     /// Bytes as they are, without header lines, even if they could change the terminal
     #[arg(long)]
     pub raw: bool,

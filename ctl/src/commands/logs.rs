@@ -1,4 +1,6 @@
-//! `logs`: the output of a run, or of all attempts of a task.
+//! `logs`: the output of a run, or of all attempts of a task, as events or as bytes.
+
+use std::time::Duration;
 
 use conductor_proto::v1::{ListOrder, ListRunsRequest, LogStream, Run, Task};
 
@@ -7,7 +9,8 @@ use super::{Context, interrupted, say_detached};
 use crate::cli::Logs;
 use crate::connect::Daemon;
 use crate::errors::Failure;
-use crate::follow::LogReader;
+use crate::follow::{EventReader, LogReader};
+use crate::output::live::Live;
 use crate::resolve::{self, Found, run_ref};
 
 pub(super) async fn run(context: &Context, args: &Logs) -> Result<(), Failure> {
@@ -18,17 +21,40 @@ pub(super) async fn run(context: &Context, args: &Logs) -> Result<(), Failure> {
     }
 }
 
+/// How often the line of the moment is renewed.
+pub(super) const TICK: Duration = Duration::from_secs(1);
+
+/// The form of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Events for people.
+    Pretty { thoughts: bool },
+    /// Bytes, between header lines; on a terminal they can't change it.
+    Bytes,
+    /// Bytes and nothing else.
+    Raw,
+}
+
+impl Form {
+    fn of(context: &Context, args: &Logs) -> Self {
+        if args.raw {
+            Self::Raw
+        } else if args.pretty || args.thoughts || context.screen.out_is_terminal && !args.stderr {
+            Self::Pretty { thoughts: args.thoughts }
+        } else {
+            Self::Bytes
+        }
+    }
+}
+
 /// The logs of a run.
 pub(super) async fn of_run(context: &Context, daemon: &Daemon, run: &Run, args: &Logs) -> Result<(), Failure> {
-    let mut reader = LogReader::new(daemon, run_ref(run), stream(args), args.tail, args.follow);
+    let form = Form::of(context, args);
     let read = async {
-        let mut last = b'\n';
-        while let Some(bytes) = reader.next().await? {
-            last = bytes.last().copied().unwrap_or(last);
-            write_log(context, &bytes, args.raw, false)?;
+        match form {
+            Form::Pretty { thoughts } => events(context, daemon, run, args, thoughts).await,
+            Form::Bytes | Form::Raw => bytes(context, daemon, run, args).await,
         }
-        // The shell's prompt gets a line of its own.
-        if last != b'\n' && context.screen.out_is_terminal && !args.raw { context.screen.data(b"\n") } else { Ok(()) }
     };
     if !args.follow {
         return read.await;
@@ -43,9 +69,47 @@ pub(super) async fn of_run(context: &Context, daemon: &Daemon, run: &Run, args: 
     }
 }
 
+async fn events(context: &Context, daemon: &Daemon, run: &Run, args: &Logs, thoughts: bool) -> Result<(), Failure> {
+    let mut reader = EventReader::new(daemon, run_ref(run), args.tail, args.follow);
+    let mut live = Live::new(&context.screen, thoughts, false);
+    loop {
+        let next = if live.is_shown() {
+            let Ok(next) = tokio::time::timeout(TICK, reader.next()).await else {
+                live.tick(&context.screen)?;
+                continue;
+            };
+            next
+        } else {
+            reader.next().await
+        };
+        match next {
+            Ok(Some(events)) => live.show(&context.screen, &events)?,
+            Ok(None) => return live.finish(&context.screen),
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+async fn bytes(context: &Context, daemon: &Daemon, run: &Run, args: &Logs) -> Result<(), Failure> {
+    let mut reader = LogReader::new(daemon, run_ref(run), stream(args), args.tail, args.follow);
+    let mut last = b'\n';
+    while let Some(bytes) = reader.next().await? {
+        last = bytes.last().copied().unwrap_or(last);
+        write_log(context, &bytes, args.raw, false)?;
+    }
+    // The shell's prompt gets a line of its own.
+    if last != b'\n' && context.screen.out_is_terminal && !args.raw { context.screen.data(b"\n") } else { Ok(()) }
+}
+
 async fn of_task(context: &Context, daemon: &Daemon, task: &Task, args: &Logs) -> Result<(), Failure> {
     if args.follow {
-        let view = View { stream: stream(args), tail: args.tail, raw: args.raw, story: false, quiet_data: false };
+        let view = View {
+            stream: stream(args),
+            tail: args.tail,
+            form: Form::of(context, args),
+            story: false,
+            quiet_data: false,
+        };
         Box::pin(follow_task::follow(context, daemon, task, view)).await?;
         return Ok(());
     }

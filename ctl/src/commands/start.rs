@@ -8,6 +8,7 @@ use conductor_proto::v1::{
 };
 
 use super::follow_task::{self, View, result_of};
+use super::logs::Form;
 use super::{Context, prompt, request_id};
 use crate::cli::{ChildPolicyArg, ExitPolicyArg, Format, PermissionsArg, SpecArgs, Start, Submit, TargetArgs};
 use crate::connect::{self, Daemon};
@@ -35,7 +36,10 @@ pub(super) async fn run(context: &Context, args: &Start) -> Result<(), Failure> 
         context.screen.line(&task.task_id)?
     }
     first_line(context, &daemon, &task).await;
-    let view = View { stream: LogStream::Stdout, tail: None, raw: false, story: true, quiet_data: data_is_task };
+    let screen = &context.screen;
+    let on_terminal = if data_is_task { screen.err_is_terminal } else { screen.out_is_terminal };
+    let form = if on_terminal { Form::Pretty { thoughts: false } } else { Form::Bytes };
+    let view = View { stream: LogStream::Stdout, tail: None, form, story: true, quiet_data: data_is_task };
     let ended = Box::pin(follow_task::follow(context, &daemon, &task, view)).await?;
     if data_is_task {
         context.screen.show(&ended)?;

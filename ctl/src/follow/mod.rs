@@ -3,6 +3,7 @@
 //! What is shown of a stream is up to `commands`.
 
 mod bus;
+mod events;
 mod log;
 mod watch;
 
@@ -17,6 +18,7 @@ use crate::errors::{self, Failure};
 use crate::output::time;
 
 pub(crate) use bus::{BusPages, BusReader};
+pub(crate) use events::EventReader;
 pub(crate) use log::LogReader;
 pub(crate) use watch::{Change, Watcher};
 
@@ -106,6 +108,7 @@ impl Outage {
 
 fn tell(state: &State, text: &str) {
     if !state.silent {
+        crate::output::live::make_way();
         // Nobody can be told if standard error is closed.
         let _ = crate::output::beside(|| writeln!(std::io::stderr().lock(), "conductorctl: {text}"));
     }

@@ -1,6 +1,7 @@
 //! What is printed and where: data on standard output, all else on standard error, colour only where it is wanted.
 
 pub(crate) mod details;
+pub(crate) mod live;
 mod progress;
 pub(crate) mod table;
 pub(crate) mod time;
@@ -53,6 +54,11 @@ impl Screen {
             err_is_terminal,
             is_dumb,
         }
+    }
+
+    /// Whether colours are wanted on standard error, or on standard output.
+    pub(crate) fn color(&self, to_stderr: bool) -> bool {
+        if to_stderr { self.err_color } else { self.out_color }
     }
 
     /// Paints for standard output.

@@ -31,6 +31,8 @@ pub(crate) struct World {
     pub(crate) agents: Vec<Agent>,
     /// Logs by run id: bytes and whether they are complete.
     pub(crate) logs: HashMap<String, (Vec<u8>, bool)>,
+    /// Events by run id, and whether they are complete.
+    pub(crate) events: HashMap<String, (Vec<v1::RunEvent>, bool)>,
     pub(crate) outputs: HashMap<String, String>,
     pub(crate) messages: Vec<BusMessage>,
     /// The answer to every call of this name instead of the real one.

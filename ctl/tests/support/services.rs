@@ -177,6 +177,7 @@ impl task_service_server::TaskService for Fake {
 #[tonic::async_trait]
 impl run_service_server::RunService for Fake {
     type StreamRunLogStream = Stream<StreamRunLogResponse>;
+    type StreamRunEventsStream = Stream<StreamRunEventsResponse>;
     type ReadRunFileStream = Stream<ReadRunFileResponse>;
 
     async fn get_run(&self, request: Request<GetRunRequest>) -> Answer<GetRunResponse> {
@@ -233,6 +234,40 @@ impl run_service_server::RunService for Fake {
                 let piece = StreamRunLogResponse { offset: offset as u64, data, end: last };
                 offset += piece.data.len();
                 if (!empty || last) && sender.send(Ok(piece)).await.is_err() {
+                    return;
+                }
+                if last || empty && !request.follow {
+                    return;
+                }
+                if empty {
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+        });
+        ok(ReceiverStream::new(receiver))
+    }
+
+    async fn stream_run_events(&self, request: Request<StreamRunEventsRequest>) -> Answer<Self::StreamRunEventsStream> {
+        self.enter("StreamRunEvents", &request).await?;
+        let request = request.into_inner();
+        let id = request.run.clone().unwrap_or_default().run_id;
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let fake = self.clone();
+        // Here a position is a number of events.
+        let mut seen = request.after.map_or(0, |after| after.stdout_events as usize);
+        tokio::spawn(async move {
+            loop {
+                let (events, end) = fake.lock().events.get(&id).cloned().unwrap_or_default();
+                let next = |at: usize| EventPosition { stdout_events: at as u32 + 1, ..EventPosition::default() };
+                let new: Vec<RunEvent> = (seen..events.len())
+                    .take(2)
+                    .map(|at| RunEvent { next: Some(next(at)), ..events[at].clone() })
+                    .collect();
+                seen += new.len();
+                let last = end && seen == events.len();
+                let empty = new.is_empty();
+                let answer = StreamRunEventsResponse { events: new, end: last };
+                if (!empty || last) && sender.send(Ok(answer)).await.is_err() {
                     return;
                 }
                 if last || empty && !request.follow {

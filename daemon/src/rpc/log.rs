@@ -1,13 +1,15 @@
 //! Logs and files of runs as bytes: by offset, from the end, and followed while the run lives.
 //!
-//! Bytes are sent as the agent wrote them; nothing is masked or decoded.
+//! Bytes are sent as the agent wrote them, but for configured tokens: each byte of one is sent as `*`, so that offsets
+//! stay true. Nothing is decoded.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use conductor_core::agents::Masks;
 use conductor_core::store::root::run_rel;
 use conductor_core::types::RunKey;
 use conductor_proto::{reason, v1};
@@ -29,16 +31,18 @@ const READ: usize = 8 * CHUNK;
 const TAIL_SCAN: u64 = 16 * 1024 * 1024;
 
 /// Reads outside of the runtime's own threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
     tokio::task::spawn_blocking(work).await.map_err(|_| error::shutting_down())?
 }
 
-fn io_error(error: &io::Error) -> Status {
+pub(super) fn io_error(error: &io::Error) -> Status {
     error::status(Code::Internal, reason::INTERNAL, format!("failed to read the log: {error}"))
 }
 
 /// Whether a run has ended, or is gone.
-fn has_ended(context: &Context, key: &RunKey) -> bool {
+pub(super) fn has_ended(context: &Context, key: &RunKey) -> bool {
     context.supervisor.catalog().run(key).is_none_or(|run| run.has_ended())
 }
 
@@ -58,7 +62,8 @@ pub(super) async fn stream(
         return Err(error::not_found("run", format!("no run {key}"), &[]));
     }
     let ended = has_ended(&call.context, &key);
-    let log = Log { context: Arc::clone(&call.context), rel: run_rel(&key).join(name), key };
+    let masks = call.context.supervisor.masks().await;
+    let log = Log { context: Arc::clone(&call.context), rel: run_rel(&key).join(name), key, masks };
     let (file, start) = log.open_at(request.offset, request.tail_lines, ended).await?;
     let follow = request.follow;
     Ok(call.stream(move |_, sender| async move { log.send(file, start, follow, &sender).await }))
@@ -68,6 +73,7 @@ struct Log {
     context: Arc<Context>,
     key: RunKey,
     rel: PathBuf,
+    masks: Masks,
 }
 
 type Sender = tokio::sync::mpsc::Sender<Result<v1::StreamRunLogResponse, Status>>;
@@ -95,13 +101,7 @@ impl Log {
     }
 
     async fn open(&self) -> Result<Option<File>, Status> {
-        let (context, rel) = (Arc::clone(&self.context), self.rel.clone());
-        blocking(move || match context.supervisor.root().open_beneath(rel) {
-            Ok((file, _)) => Ok(Some(file)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error::store("file", &error)),
-        })
-        .await
+        open(&self.context, &self.rel).await
     }
 
     async fn send(self, mut file: Option<File>, mut offset: u64, follow: bool, sender: &Sender) -> Result<(), Status> {
@@ -116,7 +116,7 @@ impl Log {
                 file = self.open().await?;
             }
             if let Some(file) = &file
-                && !send_to_end(file, &mut offset, sender).await?
+                && !self.send_to_end(file, &mut offset, ended || !follow, sender).await?
             {
                 return Ok(());
             }
@@ -140,31 +140,63 @@ impl Log {
             () = ended => {}
         }
     }
-}
 
-/// Sends what is there from `offset` on. `false`: the reader is gone.
-async fn send_to_end(file: &File, offset: &mut u64, sender: &Sender) -> Result<bool, Status> {
-    loop {
-        let copy = file.try_clone().map_err(|error| io_error(&error))?;
-        let from = *offset;
-        let read = blocking(move || {
-            let mut bytes = vec![0; READ];
-            let count = copy.read_at(&mut bytes, from).map_err(|error| io_error(&error))?;
-            bytes.truncate(count);
-            Ok(bytes)
-        });
-        let bytes = read.await?;
-        for data in bytes.chunks(CHUNK) {
-            let answer = v1::StreamRunLogResponse { offset: *offset, data: data.to_vec(), end: false };
-            if !send(sender, answer).await {
-                return Ok(false);
+    /// Sends what is there from `offset` on; unless this is the `last` time, what may be the beginning of a token waits
+    /// for the rest of it. `false`: the reader is gone.
+    async fn send_to_end(&self, file: &File, offset: &mut u64, last: bool, sender: &Sender) -> Result<bool, Status> {
+        loop {
+            let copy = file.try_clone().map_err(|error| io_error(&error))?;
+            let (from, masks) = (*offset, self.masks.clone());
+            let piece = blocking(move || read(&copy, from, last, &masks).map_err(|error| io_error(&error))).await?;
+            for data in piece.bytes.chunks(CHUNK) {
+                let answer = v1::StreamRunLogResponse { offset: *offset, data: data.to_vec(), end: false };
+                if !send(sender, answer).await {
+                    return Ok(false);
+                }
+                *offset += data.len() as u64;
             }
-            *offset += data.len() as u64;
-        }
-        if bytes.len() < READ {
-            return Ok(true);
+            if piece.at_end {
+                return Ok(true);
+            }
         }
     }
+}
+
+/// Opens a file below the root; `None`: it is not there.
+pub(super) async fn open(context: &Arc<Context>, rel: &Path) -> Result<Option<File>, Status> {
+    let (context, rel) = (Arc::clone(context), rel.to_owned());
+    blocking(move || match context.supervisor.root().open_beneath(rel) {
+        Ok((file, _)) => Ok(Some(file)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error::store("file", &error)),
+    })
+    .await
+}
+
+/// Masked bytes of a file.
+struct Piece {
+    bytes: Vec<u8>,
+    /// There is no more now.
+    at_end: bool,
+}
+
+/// Reads from an offset on, with what stands before it, since a token may have begun there.
+fn read(file: &File, from: u64, last: bool, masks: &Masks) -> io::Result<Piece> {
+    let behind = usize::try_from(from).unwrap_or(usize::MAX).min(masks.look_behind());
+    // More than the longest token is read, so that there is always something that need not wait.
+    let mut bytes = vec![0; behind + READ];
+    let count = file.read_at(&mut bytes, from - behind as u64)?;
+    bytes.truncate(count);
+    let at_end = count < behind + READ;
+    if at_end && last {
+        masks.hide_last(&mut bytes);
+    } else {
+        let waiting = masks.partial(&bytes);
+        masks.hide(&mut bytes);
+        bytes.truncate((count - waiting).max(behind.min(count)));
+    }
+    bytes.drain(..behind.min(bytes.len()));
+    Ok(Piece { bytes, at_end })
 }
 
 /// The offset of the first of the last `lines` lines. A last line without its end counts.
@@ -204,23 +236,23 @@ pub(super) async fn read_file(
         Ok(v1::RunFile::Output) => "output.md",
         Ok(v1::RunFile::Unspecified) | Err(_) => return Err(error::field("file", "prompt or output is needed")),
     };
-    let log = Log { context: Arc::clone(&call.context), rel: run_rel(&key).join(name), key };
-    let missing = || error::not_found("file", format!("run {} has no {name}", log.key), &[]);
-    let file = log.open().await?.ok_or_else(missing)?;
+    let rel = run_rel(&key).join(name);
+    let missing = || error::not_found("file", format!("run {key} has no {name}"), &[]);
+    let file = open(&call.context, &rel).await?.ok_or_else(missing)?;
+    let masks = call.context.supervisor.masks().await;
     Ok(call.stream(move |_, sender| async move {
-        let file = Arc::new(file);
         let mut offset = 0;
         loop {
-            let copy = Arc::clone(&file);
-            let read = blocking(move || {
-                let mut data = vec![0; CHUNK];
-                let count = copy.read_at(&mut data, offset).map_err(|error| io_error(&error))?;
-                data.truncate(count);
-                Ok(data)
-            });
-            let data = read.await?;
-            offset += data.len() as u64;
-            if data.is_empty() || !send(&sender, v1::ReadRunFileResponse { data }).await {
+            let copy = file.try_clone().map_err(|error| io_error(&error))?;
+            let masks = masks.clone();
+            let piece = blocking(move || read(&copy, offset, true, &masks).map_err(|error| io_error(&error))).await?;
+            offset += piece.bytes.len() as u64;
+            for data in piece.bytes.chunks(CHUNK) {
+                if !send(&sender, v1::ReadRunFileResponse { data: data.to_vec() }).await {
+                    return Ok(());
+                }
+            }
+            if piece.at_end {
                 return Ok(());
             }
         }
@@ -256,5 +288,39 @@ mod tests {
         assert_eq!(start(&text, 1), 11);
         let long = vec![b'x'; usize::try_from(TAIL_SCAN).expect("fits") + 100];
         assert_eq!(start(&long, 1), 100);
+    }
+
+    /// All of a file as a reader gets it who begins at `from` and looks after every `step` bytes that were written.
+    fn seen(text: &[u8], from: u64, step: usize, masks: &Masks) -> Vec<u8> {
+        let mut file = tempfile::tempfile().expect("a file");
+        let (mut offset, mut seen) = (from, Vec::new());
+        for part in text.chunks(step).chain([&[][..]]) {
+            file.write_all(part).expect("written");
+            let piece = super::read(&file, offset, part.is_empty(), masks).expect("read");
+            offset += piece.bytes.len() as u64;
+            seen.extend(piece.bytes);
+        }
+        seen
+    }
+
+    #[test]
+    fn a_token_is_hidden_however_the_file_grows_and_wherever_reading_begins() {
+        let key = "sk-ant-api03-0123456789abcdef";
+        let masks = Masks::new(&[key.to_owned().into()]);
+        let text = format!("one {key}{key}\ntwo sk-ant-api03-0123 sk-a{key} sk-ant");
+        let hidden = text.replace(key, &"*".repeat(key.len()));
+        for step in 1..text.len() {
+            assert_eq!(String::from_utf8_lossy(&seen(text.as_bytes(), 0, step, &masks)), hidden, "step {step}");
+        }
+        for from in 0..text.len() {
+            let seen = seen(text.as_bytes(), from as u64, text.len(), &masks);
+            assert_eq!(String::from_utf8_lossy(&seen), hidden[from..], "from {from}");
+        }
+        let mut long = vec![b'x'; READ - 10];
+        long.extend_from_slice(key.as_bytes());
+        long.extend(vec![b'y'; READ]);
+        let whole = seen(&long, 0, long.len(), &masks);
+        assert!(whole.len() > READ, "it goes on behind the key");
+        assert!(!whole.windows(6).any(|part| part == b"012345"));
     }
 }

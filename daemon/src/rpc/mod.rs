@@ -7,6 +7,8 @@ mod daemon;
 mod deadline;
 mod details;
 mod error;
+mod events;
+mod events_proto;
 mod file_watch;
 mod from_proto;
 mod log;
@@ -22,6 +24,7 @@ mod watch;
 
 pub use context::Context;
 pub use deadline::UNARY_DEADLINE;
+pub use events_proto::Encoder;
 pub use file_watch::FileWatch;
 pub use server::{Health, serve};
 pub use streams::Streams;

@@ -10,7 +10,7 @@ use conductor_proto::v1::run_service_server::RunService;
 use tonic::{Request, Response, Status};
 
 use super::context::{Answers, Call, Context};
-use super::{error, from_proto, log, to_proto};
+use super::{error, events, from_proto, log, to_proto};
 use crate::auth::Action;
 
 /// The handler.
@@ -56,6 +56,7 @@ impl Runs {
 #[tonic::async_trait]
 impl RunService for Runs {
     type StreamRunLogStream = Answers<v1::StreamRunLogResponse>;
+    type StreamRunEventsStream = Answers<v1::StreamRunEventsResponse>;
     type ReadRunFileStream = Answers<v1::ReadRunFileResponse>;
 
     async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<v1::GetRunResponse>, Status> {
@@ -112,6 +113,14 @@ impl RunService for Runs {
     ) -> Result<Response<Self::StreamRunLogStream>, Status> {
         let (call, request) = self.begin("StreamRunLog", request)?;
         log::stream(call, &request).await.map(Response::new)
+    }
+
+    async fn stream_run_events(
+        &self,
+        request: Request<v1::StreamRunEventsRequest>,
+    ) -> Result<Response<Self::StreamRunEventsStream>, Status> {
+        let (call, request) = self.begin("StreamRunEvents", request)?;
+        events::stream(call, &request).await.map(Response::new)
     }
 
     async fn read_run_file(

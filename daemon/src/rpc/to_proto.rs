@@ -235,7 +235,7 @@ fn outcome(outcome: Outcome) -> v1::RunOutcome {
     }
 }
 
-fn usage(usage: &Usage) -> v1::Usage {
+pub(super) fn usage(usage: &Usage) -> v1::Usage {
     let kind = usage.cost.map_or(v1::CostKind::Unspecified, |cost| match cost.kind {
         CostKind::Exact => v1::CostKind::Exact,
         CostKind::Estimated => v1::CostKind::Estimated,
@@ -271,7 +271,7 @@ fn permissions(permissions: Option<Permissions>) -> i32 {
     known.into()
 }
 
-fn limit(limit: &Limit) -> v1::Limit {
+pub(super) fn limit(limit: &Limit) -> v1::Limit {
     v1::Limit {
         kind: limit_kind(limit.kind).into(),
         reset_time: limit.resets_at.map(time),

@@ -13,6 +13,7 @@ use conductor_proto::v1::{BusRef, EndReason, LogStream, Task};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::logs::Form;
 use super::{Context, interrupted, say_detached};
 use crate::connect::Daemon;
 use crate::errors::Failure;
@@ -27,9 +28,9 @@ const QUEUE: usize = 64;
 #[derive(Clone, Copy)]
 pub(super) struct View {
     pub(super) stream: LogStream,
-    /// Lines before the end of the latest attempt; `None`: all attempts whole.
+    /// Lines or events before the end of the latest attempt; `None`: all attempts whole.
     pub(super) tail: Option<u32>,
-    pub(super) raw: bool,
+    pub(super) form: Form,
     /// Phases, bus and end of the task.
     pub(super) story: bool,
     /// The agent's output is no data: it goes to standard error.
@@ -53,12 +54,13 @@ pub(super) async fn follow(context: &Context, daemon: &Daemon, task: &Task, view
     let mut story = Story::new(context, task, view, runs);
     let result = tokio::select! {
         biased;
-        () = interrupted() => {
-            say_detached(context, "task", &task.task_id);
-            Err(Failure::Interrupted)
-        }
+        () = interrupted() => Err(Failure::Interrupted),
         result = story.tell(&mut queue) => result,
     };
+    story.clear();
+    if matches!(result, Err(Failure::Interrupted)) {
+        say_detached(context, "task", &task.task_id);
+    }
     pumps.iter().for_each(JoinHandle::abort);
     let ended = result?;
     if view.story {

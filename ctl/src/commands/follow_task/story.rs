@@ -2,16 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 
-use conductor_proto::v1::{BusMessage, EndReason, Run, RunStatus, Task, TaskPhase};
+use conductor_proto::v1::{BusMessage, EndReason, Run, RunEvent, RunStatus, Task, TaskPhase};
 use tokio::sync::mpsc;
 
 use super::pumps::{Item, Wanted};
 use super::{View, bus_of, is_done};
 use crate::commands::Context;
-use crate::commands::logs::write_log;
+use crate::commands::logs::{Form, TICK, write_log};
 use crate::connect::Daemon;
 use crate::errors::Failure;
 use crate::follow::{BusPages, Change};
+use crate::output::live::Live;
 use crate::output::views::attempts;
 use crate::output::{Tone, plain, time, words};
 
@@ -33,6 +34,8 @@ pub(super) struct Story<'a> {
     open: Option<String>,
     closed: HashSet<String>,
     at_line_start: bool,
+    /// The events of that attempt on the screen.
+    live: Option<Live>,
     held_back: Vec<String>,
     cursor: String,
 }
@@ -52,17 +55,19 @@ impl<'a> Story<'a> {
             open: None,
             closed: HashSet::new(),
             at_line_start: true,
+            live: None,
             held_back: Vec::new(),
             cursor: String::new(),
         }
     }
 
     pub(super) async fn tell(&mut self, queue: &mut mpsc::Receiver<Item>) -> Result<Task, Failure> {
-        while let Some(item) = queue.recv().await {
+        while let Some(item) = self.next(queue).await? {
             match item {
                 Item::Change(change) => self.change(change)?,
                 Item::Attempt(run) => self.attempt(&run),
                 Item::Bytes(bytes) => self.bytes(&bytes)?,
+                Item::Events(events) => self.events(&events)?,
                 Item::LogEnd => self.log_end()?,
                 Item::NoMoreLogs => return Ok(self.task.clone()),
                 Item::Message(message) => self.message(&message),
@@ -70,6 +75,26 @@ impl<'a> Story<'a> {
             }
         }
         Err(Failure::Vanished("the streams of the task ended without its end".into()))
+    }
+
+    /// The next item; meanwhile the line of the moment is kept up to date.
+    async fn next(&mut self, queue: &mut mpsc::Receiver<Item>) -> Result<Option<Item>, Failure> {
+        loop {
+            let Some(live) = self.live.as_mut().filter(|live| live.is_shown()) else {
+                return Ok(queue.recv().await);
+            };
+            match tokio::time::timeout(TICK, queue.recv()).await {
+                Ok(item) => return Ok(item),
+                Err(_) => live.tick(&self.context.screen)?,
+            }
+        }
+    }
+
+    /// Takes the line of the moment away before something else is written.
+    pub(super) fn clear(&mut self) {
+        if let Some(live) = &mut self.live {
+            live.clear();
+        }
     }
 
     fn change(&mut self, change: Change) -> Result<(), Failure> {
@@ -171,19 +196,29 @@ impl<'a> Story<'a> {
             self.attempt_ended();
         }
         self.open = Some(run.run_id.clone());
-        if !self.view.raw {
+        if self.view.form != Form::Raw {
             self.aside(header(self.context, run), false);
         }
+        if let Form::Pretty { thoughts } = self.view.form {
+            self.live = Some(Live::new(&self.context.screen, thoughts, self.view.quiet_data));
+        }
+    }
+
+    fn events(&mut self, events: &[RunEvent]) -> Result<(), Failure> {
+        self.live.as_mut().map_or(Ok(()), |live| live.show(&self.context.screen, events))
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.at_line_start = bytes.ends_with(b"\n");
-        write_log(self.context, bytes, self.view.raw, self.view.quiet_data)
+        write_log(self.context, bytes, self.view.form == Form::Raw, self.view.quiet_data)
     }
 
     fn log_end(&mut self) -> Result<(), Failure> {
-        if !self.at_line_start && !self.view.raw {
+        if !self.at_line_start && self.view.form != Form::Raw {
             self.bytes(b"\n")?;
+        }
+        if let Some(mut live) = self.live.take() {
+            live.finish(&self.context.screen)?;
         }
         let Some(id) = self.open.clone() else { return Ok(()) };
         self.closed.insert(id.clone());
@@ -194,12 +229,15 @@ impl<'a> Story<'a> {
     }
 
     fn attempt_ended(&mut self) {
+        self.clear();
         let run = self.open.take().and_then(|id| self.runs.get(&id).cloned());
         if let Some(run) = run.filter(|_| self.view.story) {
             let screen = &self.context.screen;
             let word = screen.paint_err(words::run_tone(&run), &words::run_state(&run));
             let took = time::elapsed_text(run.start_time.as_ref(), run.end_time.as_ref());
-            let mut facts = vec![took, plain(&words::ending(&run)), words::cost(&run)];
+            // Events have told the cost already.
+            let cost = if matches!(self.view.form, Form::Pretty { .. }) { String::new() } else { words::cost(&run) };
+            let mut facts = vec![took, plain(&words::ending(&run)), cost];
             facts.retain(|fact| !fact.is_empty() && fact != "–");
             let facts = screen.paint_err(Tone::Quiet, &facts.join(" · "));
             screen.note(&format!("· {word}  {facts}"));
@@ -215,6 +253,7 @@ impl<'a> Story<'a> {
             self.held_back.push(line);
             return;
         }
+        self.clear();
         if !std::mem::replace(&mut self.at_line_start, true) && self.context.screen.out_is_terminal {
             let _ = self.context.screen.data(b"\n");
         }

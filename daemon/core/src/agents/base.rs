@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use super::version::Versions;
@@ -213,18 +213,17 @@ impl Base {
 
     /// A text without the agent's keys, for what is kept or shown of its words.
     pub(crate) fn masked(&self, text: &str) -> String {
-        let mut masked = text.to_owned();
-        if let Ok(Some(token)) = self.token() {
-            masked = masked.replace(token.value.expose_secret(), "***");
-        }
+        self.secrets().iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose_secret(), "***"))
+    }
+
+    /// The agent's keys: its token, and what the configuration put into its environment under a name that says so.
+    pub(crate) fn secrets(&self) -> Vec<SecretString> {
+        let token = self.token().ok().flatten().map(|token| token.value);
         let environment = self.environment();
-        for name in self.configured_names(&environment) {
-            let value = &environment[&name];
-            if value.len() >= MIN_MASKED && env::names_secret(&name) {
-                masked = masked.replace(value.as_str(), "***");
-            }
-        }
-        masked
+        let names = self.configured_names(&environment);
+        let values = names.iter().filter(|name| env::names_secret(name)).map(|name| &environment[name]);
+        let values = values.filter(|value| value.len() >= MIN_MASKED).map(|value| SecretString::from(value.clone()));
+        token.into_iter().chain(values).collect()
     }
 
     /// Names in `environment` that the configuration put there: some hold keys, so all count as secret.

@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
+use secrecy::SecretString;
+
 use super::base::{Base, Facts, Surroundings};
 use super::check::{Finding, findings};
 use super::program::command_line;
@@ -166,6 +168,10 @@ impl<D: Driver> Adapter for Cli<D> {
 
     fn masked(&self, text: &str) -> String {
         self.base.masked(text)
+    }
+
+    fn secrets(&self) -> Vec<SecretString> {
+        self.base.secrets()
     }
 
     fn environment(&self) -> Env {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use secrecy::SecretString;
+
 use super::check::{Finding, Level};
 use super::event::{EventParser, StreamSummary};
 use super::parser::{Parser, Plain};
@@ -93,6 +95,10 @@ impl Adapter for Command {
 
     fn masked(&self, text: &str) -> String {
         self.base.masked(text)
+    }
+
+    fn secrets(&self) -> Vec<SecretString> {
+        self.base.secrets()
     }
 
     fn environment(&self) -> Env {

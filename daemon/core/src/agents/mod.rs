@@ -13,6 +13,7 @@
 //! | [`event`], `lines` | normal events and how a stream is cut into lines |
 //! | [`stream`] | a parser per vendor |
 //! | `limits` | usage limits, outages and login problems told apart, and the clocks in vendors' words |
+//! | [`mask`] | configured keys in what agents print |
 //! | [`outcome`] | from how a process ended to the run's outcome |
 //! | [`output`] | `output.md` |
 //! | [`prompt`] | the preamble and what a next attempt is told |
@@ -33,6 +34,7 @@ mod home;
 mod json;
 pub(crate) mod limits;
 mod lines;
+pub mod mask;
 pub mod outcome;
 pub mod output;
 mod parser;
@@ -60,6 +62,7 @@ use cli::Cli;
 pub use check::{Finding, Level, Unseen, unseen};
 pub use env::Host;
 pub use event::{Event, EventKind, EventParser, Stream, StreamSummary};
+pub use mask::{Masks, Seam};
 pub use outcome::{Classified, EndCause, ExitFacts};
 pub use version::VersionError;
 
@@ -316,6 +319,9 @@ pub trait Adapter: Send + Sync + fmt::Debug {
     /// A text without the agent's keys, for what is kept or shown of its words.
     fn masked(&self, text: &str) -> String;
 
+    /// What [`Adapter::masked`] replaces. Never to be shown.
+    fn secrets(&self) -> Vec<SecretString>;
+
     /// The environment of a run but for what belongs to one run: for [`unseen`], never to be shown, as it holds the key.
     fn environment(&self) -> Env;
 
@@ -326,6 +332,12 @@ pub trait Adapter: Send + Sync + fmt::Debug {
     fn final_answer(&self, parsed: &StreamSummary) -> Option<String> {
         parsed.answer.clone().filter(|answer| !answer.trim().is_empty())
     }
+}
+
+/// A parser for the streams of an agent of which nothing is known: every line of standard output is text.
+#[must_use]
+pub fn plain_events() -> Box<dyn EventParser> {
+    Box::new(parser::Parser::new(parser::Plain::default()))
 }
 
 /// The configured agents. Cheap to build; built anew when the configuration changes.
@@ -371,6 +383,13 @@ impl Agents {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<dyn Adapter>> {
         self.adapters.get(name)
+    }
+
+    /// What hides the keys of all agents. Reads token files; one that can't be read hides nothing, as nobody has it.
+    #[must_use]
+    pub fn masks(&self) -> Masks {
+        let secrets: Vec<SecretString> = self.adapters.values().flat_map(|adapter| adapter.secrets()).collect();
+        Masks::new(&secrets)
     }
 
     /// All names, sorted.

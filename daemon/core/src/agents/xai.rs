@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use secrecy::SecretString;
+
 use super::base::Base;
 use super::check::Finding;
 use super::cli::Cli;
@@ -115,6 +117,10 @@ impl Adapter for Xai {
 
     fn masked(&self, text: &str) -> String {
         self.program.masked(text)
+    }
+
+    fn secrets(&self) -> Vec<SecretString> {
+        self.program.secrets()
     }
 
     fn environment(&self) -> Env {

@@ -42,6 +42,7 @@ mod submit;
 mod tasks;
 mod tokens;
 mod usage;
+mod views;
 mod waits;
 
 use std::path::PathBuf;
