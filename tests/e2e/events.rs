@@ -185,7 +185,7 @@ fn a_million_events_and_a_huge_line_cost_bounded_memory() {
         assert_eq!(count, 1_000_000);
         assert_eq!(huge, Some((64 << 10, 20 << 20)));
         let last = last.context("an event")?;
-        assert_eq!(all(&client, &run, None, 1)?, std::slice::from_ref(last));
+        assert_eq!(all(&client, &run, None, 1)?, std::slice::from_ref(&last));
         assert_eq!(all(&client, &run, last.next, 0)?, []);
         let mut late = 0;
         while let Some(answer) = lazy.next(&mut unread)? {
