@@ -122,7 +122,7 @@ fn a_message_through_conductord_is_a_sign_of_life() {
     in_sandbox(|sandbox| {
         let (_daemon, client) = start(sandbox)?;
         // What conductorctl prints goes nowhere.
-        let command = "sh for i in $(seq 8); do sleep 0.8; conductorctl bus post --type PROGRESS on >/dev/null; done";
+        let command = "sh for i in $(seq 12); do sleep 0.4; conductorctl bus post --type PROGRESS on >/dev/null; done";
         let task = assert_lives(&client, once("posting", &[command]))?;
         ensure!(warnings(&client, &task)?.is_empty());
         Ok(())

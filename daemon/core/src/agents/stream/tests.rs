@@ -15,7 +15,7 @@ use crate::types::CostKind;
 const STREAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/streams");
 
 /// The recorded streams, with the exit code that the real program had; 128 and the signal's number where a signal ended it.
-const RECORDED: [(Vendor, &str, i32); 74] = [
+const RECORDED: [(Vendor, &str, i32); 76] = [
     (Vendor::Claude, "claude-hi", 0),
     (Vendor::Claude, "claude-tool", 0),
     (Vendor::Claude, "claude-two-tools", 0),
@@ -34,6 +34,8 @@ const RECORDED: [(Vendor, &str, i32); 74] = [
     (Vendor::Claude, "claude-spend", 1),
     (Vendor::Claude, "claude-credits", 1),
     (Vendor::Claude, "claude-disabled", 1),
+    (Vendor::Claude, "claude-auth", 1),
+    (Vendor::Claude, "claude-auth-retry", 143),
     (Vendor::Claude, "claude-api-retry-timeout-killed", 143),
     (Vendor::Codex, "codex-hi", 0),
     (Vendor::Codex, "codex-tool", 0),
