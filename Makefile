@@ -31,7 +31,7 @@ demo: prepare
 
 ## make test                    every test but those of the vendors' programs
 test: prepare
-	.ci/prepare python bwrap
+	.ci/prepare python bwrap faketime
 	cargo build --workspace --bins $(FAILPOINTS)
 	cargo test --workspace $(FAILPOINTS) -- --test-threads=$(TEST_THREADS)
 

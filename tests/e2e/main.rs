@@ -6,6 +6,7 @@ mod auth;
 mod bus;
 mod children;
 mod clients;
+mod clock;
 mod common;
 mod confined;
 mod events;

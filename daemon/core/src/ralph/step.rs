@@ -275,7 +275,7 @@ impl Step<'_> {
 
     /// A clock that was set back while we were away must not make a pause longer than any pause can be.
     fn longest_pause(&self) -> Duration {
-        self.cx.backoff.max.max(self.cx.spec.restart_delay).max(Duration::from_secs(8 * 24 * 3600))
+        self.cx.backoff.max.max(self.cx.spec.restart_delay)
     }
 
     fn slot_granted(&mut self) {
