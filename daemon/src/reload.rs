@@ -2,7 +2,7 @@
 //!
 //! A bad file changes nothing: the last good one stays in force, and the problem is kept to be shown.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +23,10 @@ pub struct Reloader {
 
 #[derive(Debug)]
 struct Inner {
-    path: Option<PathBuf>,
+    /// `None`: there is no file yet. A reload looks for one.
+    path: Mutex<Option<PathBuf>>,
+    /// A file was found that was not there at the start.
+    found: Notify,
     flags: Flags,
     env: Env,
     /// Why the file is not in force; empty: it is.
@@ -36,14 +39,33 @@ impl Reloader {
     /// The file (`None`: there is none), and what overrides it.
     #[must_use]
     pub fn new(path: Option<PathBuf>, flags: Flags, env: Env) -> Self {
-        let inner = Inner { path, flags, env, problem: Mutex::default(), turn: tokio::sync::Mutex::default() };
+        let inner = Inner {
+            path: Mutex::new(path),
+            found: Notify::new(),
+            flags,
+            env,
+            problem: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
     /// The file.
     #[must_use]
-    pub fn path(&self) -> Option<&Path> {
-        self.inner.path.as_deref()
+    pub fn path(&self) -> Option<PathBuf> {
+        self.inner.path.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The file; one that was made after the start is found where it would have been then.
+    fn find(&self) -> Option<PathBuf> {
+        if let Some(path) = self.path() {
+            return Some(path);
+        }
+        let path = Config::find(None, &self.inner.env)?;
+        info!(path = %path.display(), "a configuration was made");
+        *self.inner.path.lock().unwrap_or_else(PoisonError::into_inner) = Some(path.clone());
+        self.inner.found.notify_one();
+        Some(path)
     }
 
     /// Why the file is not in force; empty: it is.
@@ -57,8 +79,8 @@ impl Reloader {
     }
 
     fn read(&self) -> Result<Config, String> {
-        let config = match self.path() {
-            Some(path) => Config::load(path, &self.inner.env),
+        let config = match self.find() {
+            Some(path) => Config::load(&path, &self.inner.env),
             None => Ok(Config::default()),
         };
         config.and_then(|config| config.apply(&self.inner.flags, &self.inner.env)).map_err(|error| error.to_string())
@@ -95,6 +117,9 @@ impl Reloader {
     /// Reloads whenever the file changes, for as long as it is polled.
     pub async fn follow_file(&self, supervisor: &Supervisor) {
         let changed = Arc::new(Notify::new());
+        if self.path().is_none() {
+            self.inner.found.notified().await;
+        }
         // Dropped with this future, which ends the watch.
         let Some(_watcher) = self.watch(Arc::clone(&changed)) else { return std::future::pending().await };
         loop {

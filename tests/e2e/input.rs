@@ -3,9 +3,12 @@
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 
-use conductor_proto::v1::{CreateProjectRequest, EndReason, RunFile, RunOutcome};
+use anyhow::{Result, ensure};
+use conductor_proto::v1::{
+    CreateProjectRequest, EndReason, GetConfigRequest, ReloadConfigRequest, RunFile, RunOutcome,
+};
 use conductor_tests::client::{PROJECT, project_bus};
-use conductor_tests::{Config, DEADLINE, Daemon, Refusal, Submit, in_sandbox, tree};
+use conductor_tests::{Config, DEADLINE, Daemon, Refusal, Submit, in_sandbox, tree, wait_until};
 use tonic::Code;
 
 use crate::common::{again, finish, once, reason, script, start, start_with};
@@ -173,5 +176,30 @@ fn damaged_records_cost_themselves_and_are_counted() {
         })?;
         assert!(std::fs::read_to_string(&run)?.starts_with("version: 1\n"), "the record is whole again");
         Ok(())
+    });
+}
+
+#[test]
+fn a_configuration_that_is_made_after_the_start_is_found_by_a_reload_and_followed_from_then_on() {
+    in_sandbox(|sandbox| {
+        // No file, and no variable that names one.
+        let mut daemon = Daemon::spawn(sandbox, &[("CONDUCTOR_CONFIG", "")])?;
+        daemon.ready()?;
+        let client = daemon.client()?;
+        ensure!(client.daemon_info()?.config_path.is_empty());
+        let folder = sandbox.path().join("config/conductor");
+        std::fs::create_dir_all(&folder)?;
+        let path = folder.join("conductor.yaml");
+        std::fs::write(&path, "defaults: {max_restarts: 7}\n")?;
+        client.wait(client.daemon().reload_config(ReloadConfigRequest {}))?;
+        ensure!(client.daemon_info()?.config_path == path.display().to_string());
+        let shows = |text: &str| -> Result<bool> {
+            Ok(client.wait(client.daemon().get_config(GetConfigRequest {}))?.yaml.contains(text))
+        };
+        ensure!(shows("max_restarts: 7")?);
+        std::fs::write(&path, "defaults: {max_restarts: 8}\n")?;
+        wait_until("the change is noticed", std::time::Duration::from_secs(20), || {
+            shows("max_restarts: 8").unwrap_or(false)
+        })
     });
 }
