@@ -122,7 +122,9 @@ impl<'a> Story<'a> {
         self.seen = true;
         self.task = task;
         let phase = self.task.phase();
-        if self.view.story && self.complete && self.phase != Some(phase) {
+        // Without children this is over before anybody could read it.
+        let passing = phase == TaskPhase::WaitingChildren && self.task.live_child_count == 0;
+        if self.view.story && self.complete && self.phase != Some(phase) && !passing {
             self.tell_phase();
         }
         self.phase = Some(phase);
