@@ -442,7 +442,7 @@ fn a_doctor_says_one_thing_a_line_and_sends_names_alone() {
     assert_eq!(output.status.code(), Some(1), "{}", err(&output));
     let text = out(&output);
     let socket = text.lines().find(|line| line.contains(".sock")).expect("the socket").to_owned();
-    insta::assert_snapshot!("doctor_80", text.replace(&socket, "  ✓ daemon       conductord 0.1.0 at SOCKET (pid 77)"));
+    insta::assert_snapshot!("doctor_80", text.replace(&socket, "  ✓ daemon       conductord 0.1.0 at SOCKET"));
     let calls = fake.with(|world| world.calls.clone());
     let sent = calls.iter().find(|(name, _)| name == "CheckAgents").map(|(_, request)| request).expect("the call");
     assert!(sent.contains("NODE_OPTIONS") && !sent.contains("--secret"), "{sent}");

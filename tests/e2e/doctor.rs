@@ -9,7 +9,7 @@ use conductor_proto::v1::{CostKind, EndReason, GetUsageRequest, RunOutcome, Task
 use conductor_tests::{Client, Config, Sandbox, Submit, in_sandbox, tree};
 use serde_json::Value;
 
-use crate::common::{again, reason, script, start_with};
+use crate::common::{again, finish, folder, once, reason, script, start_with, touch, wait_file};
 
 /// Far longer than any of this takes.
 const SOON: Duration = Duration::from_secs(30);
@@ -246,6 +246,51 @@ fn prices_are_the_cost_of_a_vendor_that_reports_none_and_stay_as_they_were() {
         ensure!(run.usage.as_ref().is_some_and(|used| used.cost_usd == Some(2.4)), "{run:#?}");
         let text = sandbox.ctl(&["usage", "--by", "model"])?.ok()?;
         ensure!(text.contains("~$2.40"), "{text}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_service_that_cannot_be_reached_is_a_matter_of_the_network() {
+    in_sandbox(|sandbox| {
+        // Nobody listens at port 1.
+        let agent = "{type: perplexity, base_url: 'http://127.0.0.1:1', token: not-a-key, args: [--max-retries, '0']}";
+        let (_daemon, _client) = start_with(sandbox, &config(sandbox)?.agent("perplexity", agent))?;
+        let output = sandbox.ctl(&["agent", "probe", "perplexity", "-o", "json"])?;
+        let told: Value = serde_json::from_str(&output.stdout).with_context(|| format!("{output:?}"))?;
+        ensure!(output.code == 1 && told["failure"] == "network", "{told:#}");
+        ensure!(listed(sandbox, "perplexity")?["trouble"].is_null(), "an outage says nothing of the account");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_run_neither_probes_nor_looks_at_the_machine() {
+    in_sandbox(|sandbox| {
+        let (_daemon, client) = start_with(sandbox, &config(sandbox)?)?;
+        let say = |command: &str, file: &str| {
+            format!(
+                "sh conductorctl {command} > $CONDUCTOR_TASK_FOLDER/{file} 2>&1; echo $? >> $CONDUCTOR_TASK_FOLDER/{file}"
+            )
+        };
+        let (probe, doctor) = (say("agent probe claude", "probe"), say("doctor", "doctor"));
+        let task = finish(&client, once("inside", &[&probe, &doctor, "exit 0"]))?;
+        for file in ["probe", "doctor"] {
+            let said = std::fs::read_to_string(folder(sandbox, &task).join(file))?;
+            ensure!(said.trim_end().ends_with('4') && said.contains("error:"), "{file}: {said}");
+        }
+        // The RPC by itself, with the run's own project.
+        let step = "sh printenv CONDUCTOR_TOKEN > $CONDUCTOR_TASK_FOLDER/token";
+        let live = client.submit(script("live", &[step, "touch up", "wait-file go", "done"]))?;
+        wait_file(sandbox, &live, "up")?;
+        let token = std::fs::read_to_string(folder(sandbox, &live).join("token"))?;
+        let agent = Client::lazy(&sandbox.socket(), Some(token.trim()))?;
+        let mut probe = submit("try-me", "claude");
+        probe.spec.probe = true;
+        let refused = agent.submit(probe).err().context("a run must not start a probe")?;
+        ensure!(format!("{refused:#}").contains("spec.probe"), "{refused:#}");
+        touch(sandbox, &live, "go")?;
+        client.wait_task(&live.task_id)?;
         Ok(())
     });
 }

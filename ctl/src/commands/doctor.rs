@@ -83,7 +83,7 @@ fn notice(subject: &str, text: impl Into<String>, fix: impl Into<String>) -> Fin
 
 fn reached(daemon: &Daemon, info: &GetDaemonInfoResponse) -> Finding {
     let (own, theirs) = (env!("CARGO_PKG_VERSION"), info.version.as_str());
-    let text = format!("conductord {theirs} at {} (pid {})", daemon.socket.display(), info.pid);
+    let text = format!("conductord {theirs} at {}", daemon.socket.display());
     if own == theirs {
         return good("daemon", text);
     }

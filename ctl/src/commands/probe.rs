@@ -19,7 +19,8 @@ use crate::cli::{AgentProbe, Format, PermissionsArg};
 use crate::connect::Daemon;
 use crate::errors::{Failure, reason_of};
 use crate::output::views::RunView;
-use crate::output::{Resource as _, Tone, plain, time, words};
+use crate::output::views::doctor::wrap;
+use crate::output::{Resource as _, Screen, Tone, plain, time, words};
 use crate::resolve::run_ref;
 
 /// The project of these tasks.
@@ -302,8 +303,15 @@ fn people(
     facts.retain(|(_, text)| !text.trim().is_empty());
     let width = facts.iter().map(|(label, _)| label.len()).max().unwrap_or(0) + 2;
     facts.iter().try_for_each(|(label, text)| {
-        screen.line(&format!("  {}{}", screen.paint(Tone::Quiet, &format!("{label:width$}")), plain(text.trim())))
+        let label = screen.paint(Tone::Quiet, &format!("{label:width$}"));
+        screen.line(&format!("  {label}{}", hanging(screen, text, width + 2)))
     })
+}
+
+/// A text of several lines, of which all but the first begin `left` columns in.
+fn hanging(screen: &Screen, text: &str, left: usize) -> String {
+    let room = usize::from(screen.width).saturating_sub(left);
+    wrap(&plain(text), room).join(&format!("\n{:left$}", ""))
 }
 
 fn cost(run: &Run, used: &conductor_proto::v1::Usage) -> String {

@@ -217,7 +217,7 @@ fn variables(screen: &Screen, findings: &[Finding]) -> String {
 }
 
 /// Lines of at most `width` columns. A word that is longer, such as a path, is left whole, so that it can be copied.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let line = lines.last_mut().expect("there is always one");
