@@ -218,10 +218,13 @@ fn failure(ended: &Ended) -> Option<(&'static str, String)> {
                 .map_or_else(|| "its end is not known".to_owned(), |at| format!("until {}", time::clock(at)));
             ("limit", format!("{kind} limit, {until}: {said}"))
         }
+        // For a loop it is the same as an overload; for a person it is not.
+        (RunOutcome::Failed, None | Some(LimitKind::Overload)) if is_network(&said) => {
+            ("network", format!("the service can't be reached: {said}"))
+        }
         (_, Some(LimitKind::Overload)) => ("overload", format!("the service is overloaded or out of order: {said}")),
         (RunOutcome::TimedOut, _) => ("timeout", format!("no answer in time: {said}")),
         (RunOutcome::SpawnFailed, _) => ("start", said),
-        _ if is_network(&said) => ("network", format!("the service can't be reached: {said}")),
         _ => ("failed", said),
     })
 }
