@@ -1,6 +1,6 @@
 # The one front door. `make` alone lists what there is.
 #
-#   make demo [AGENT=claude]   build, run the main job and show it
+#   make demo [AGENT=fake-claude]  build, run the main job and show it
 #   make test                  every test but those of the vendors' programs
 #
 # Where the programs are built follows cargo: CARGO_TARGET_DIR and .cargo/config.toml hold.
@@ -24,7 +24,8 @@ FAILPOINTS = --features conductor-tests/failpoints
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
-## make demo [AGENT=claude]     build, run the main job and show it
+## make demo [AGENT=claude]     build, run the main job and show it; AGENT=fake-claude (-codex, -gemini, -grok): the
+##                              vendor's program without a key, against a fake of its service
 demo: prepare
 	cargo build --release --bins $(addprefix -p ,$(PROGRAMS)) -p conductor-tests
 	"$(TARGET)/release/conductor-demo" --agent "$(AGENT)"

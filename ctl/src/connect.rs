@@ -84,6 +84,14 @@ impl Daemon {
         Ok(Self { channel, auth: Auth(value), deadline: deadline.unwrap_or(DEFAULT_DEADLINE), socket, outage })
     }
 
+    /// The same with a longer time for each call, unless the user has set one.
+    pub(crate) fn patient(mut self, deadline: Duration) -> Self {
+        if self.deadline == DEFAULT_DEADLINE {
+            self.deadline = deadline;
+        }
+        self
+    }
+
     fn way(&self) -> Way {
         InterceptedService::new(self.channel.clone(), self.auth.clone())
     }

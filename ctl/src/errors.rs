@@ -162,7 +162,7 @@ fn refusal_hints(status: &Status) -> Vec<String> {
         let text = match info.reason.as_str() {
             reason::TOKEN_REQUIRED => "inside a run, CONDUCTOR_TOKEN proves which run it is; don't unset it",
             reason::DENIED => "inside a run, only its own project and its own descendants can be changed",
-            reason::AGENT_UNAVAILABLE => "see which agents can be used: conductorctl agent list --probe",
+            reason::AGENT_UNAVAILABLE => "see what is wrong with it: conductorctl doctor",
             reason::CONFIG_INVALID => {
                 "the last good configuration stays in force; check the file: conductord config check"
             }

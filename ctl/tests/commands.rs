@@ -3,7 +3,10 @@
 mod support;
 
 use conductor_proto::reason;
-use conductor_proto::v1::{EndReason, Project, Run, RunRef, RunStatus, Straggler, Task, TaskPhase, Usage};
+use conductor_proto::v1::{
+    AccountTrouble, Agent, AgentCheck, CheckAgentsResponse, EndReason, Finding, FindingLevel, LimitKind, Permissions,
+    Project, Run, RunRef, RunStatus, Straggler, Task, TaskPhase, Usage,
+};
 use serde_json::Value;
 use support::{Fake, RUN, RUN2, TASK, agent, at, ended, err, finish, out, refusal, run, task};
 use tonic::Code;
@@ -377,4 +380,106 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("it ends");
     assert_eq!((output.status.code(), err(&output).as_str()), (Some(0), ""));
+}
+
+/// An agent with a limit, one with no login, and what its machine has.
+fn checked() -> CheckAgentsResponse {
+    let finding = |level: FindingLevel, subject: &str, text: &str, fix: &str| Finding {
+        level: level.into(),
+        subject: subject.into(),
+        text: text.into(),
+        fix: fix.into(),
+    };
+    let (good, notice, problem) = (FindingLevel::Good, FindingLevel::Notice, FindingLevel::Problem);
+    let agent = |name: &str, is_default| Some(Agent { is_default, ..support::agent(name, true) });
+    CheckAgentsResponse {
+        machine: vec![
+            finding(good, "data", "/home/dev/.local/state/conductor/runs, 36 GiB free", ""),
+            finding(
+                problem,
+                "confinement",
+                "bubblewrap does not work here: bwrap: No permissions to create a new namespace",
+                "apt-get install bubblewrap; or defaults.permissions: full; or --permissions full for one task",
+            ),
+        ],
+        agents: vec![
+            AgentCheck {
+                agent: agent("claude", true),
+                findings: vec![
+                    finding(good, "program", "/usr/bin/claude", ""),
+                    finding(good, "version", "2.1.197 (Claude Code)", ""),
+                    finding(
+                        notice,
+                        "account",
+                        "claude/login: window limit until 2026-01-01 17:46 UTC",
+                        "its tasks wait; to ask now: conductorctl agent probe claude",
+                    ),
+                ],
+            },
+            AgentCheck {
+                agent: agent("codex", false),
+                findings: vec![finding(
+                    notice,
+                    "program",
+                    "program codex was not found",
+                    "npm install -g @openai/codex",
+                )],
+            },
+        ],
+        shell: ["JAVA_HOME", "NODE_OPTIONS"]
+            .map(|name| finding(notice, name, "is set in your shell; agents don't see it unless env_pass names it", ""))
+            .to_vec(),
+    }
+}
+
+#[test]
+fn a_doctor_says_one_thing_a_line_and_sends_names_alone() {
+    let fake = busy();
+    fake.with(|world| world.check = checked());
+    let mut command = fake.ctl(&["doctor"]);
+    command.env("COLUMNS", "80").env("NODE_OPTIONS", "--secret").current_dir("/");
+    let output = finish(command);
+    assert_eq!(output.status.code(), Some(1), "{}", err(&output));
+    let text = out(&output);
+    let socket = text.lines().find(|line| line.contains(".sock")).expect("the socket").to_owned();
+    insta::assert_snapshot!("doctor_80", text.replace(&socket, "  ✓ daemon       conductord 0.1.0 at SOCKET"));
+    let calls = fake.with(|world| world.calls.clone());
+    let sent = calls.iter().find(|(name, _)| name == "CheckAgents").map(|(_, request)| request).expect("the call");
+    assert!(sent.contains("NODE_OPTIONS") && !sent.contains("--secret"), "{sent}");
+    let report: serde_json::Value = serde_json::from_str(&out(&fake.run(&["doctor", "-o", "json"]))).expect("JSON");
+    assert_eq!((&report["ok"], &report["problems"]), (&false.into(), &1.into()));
+    assert_eq!(out(&fake.run(&["doctor", "-o", "name"])), "confinement\n");
+    fake.with(|world| world.check.machine.truncate(1));
+    assert_eq!(fake.run(&["doctor"]).status.code(), Some(0));
+}
+
+#[test]
+fn agents_fit_80_columns_with_their_state_and_its_clock() {
+    let fake = busy();
+    let trouble = |kind: LimitKind, until| {
+        Some(AccountTrouble { kind: kind.into(), until, until_known: true, ..AccountTrouble::default() })
+    };
+    let full = Permissions::Full.into();
+    fake.with(|world| {
+        world.agents = vec![
+            Agent {
+                is_default: true,
+                login: "key from token_file".into(),
+                version: "2.1.197 (Claude Code)".into(),
+                permissions: full,
+                trouble: trouble(LimitKind::Window, Some(prost_types::Timestamp { seconds: 4_102_444_800, nanos: 0 })),
+                ..support::agent("claude", true)
+            },
+            Agent { program: String::new(), version: String::new(), ..support::agent("codex", false) },
+            Agent { permissions: full, trouble: trouble(LimitKind::Auth, None), ..support::agent("gemini", true) },
+            Agent { permissions_problem: "bubblewrap is missing".into(), ..support::agent("perplexity", true) },
+        ];
+    });
+    let mut command = fake.ctl(&["agent", "list"]);
+    command.env("COLUMNS", "80");
+    insta::assert_snapshot!("agent_list_80", out(&finish(command)));
+    let wide = out(&fake.run(&["agent", "list", "-o", "wide"]));
+    assert!(wide.contains("window limit until 2100-01-01 00:00:00 UTC") && wide.contains("bubblewrap"), "{wide}");
+    assert!(out(&fake.run(&["agent", "show", "claude"])).contains("2.1.197 (Claude Code)"));
+    assert_eq!(fake.run(&["agent", "show", "nobody"]).status.code(), Some(3));
 }

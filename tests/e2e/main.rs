@@ -9,6 +9,7 @@ mod clients;
 mod clock;
 mod common;
 mod confined;
+mod doctor;
 mod events;
 mod failpoints;
 mod foreign;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub use bus::{BusCommand, BusPost, BusRead, BusTail, BusWhere};
-pub use daemon::{AgentCommand, AgentList, ConfigCommand, DaemonCommand, DaemonStop};
+pub use daemon::{AgentCommand, AgentList, AgentName, AgentProbe, ConfigCommand, DaemonCommand, DaemonStop, Doctor};
 pub use project::{ProjectCommand, ProjectCreate, ProjectDelete, ProjectName};
 pub use run::{Logs, RunCommand, RunLimit, RunName, RunShow, RunStop, RunTree, StopGraces};
 pub use submit::{ChildPolicyArg, ExitPolicyArg, PermissionsArg, PromptArgs, SpecArgs, Start, Submit, TargetArgs};
@@ -126,9 +126,11 @@ pub enum Command {
     Project(ProjectCommand),
     /// Adds up what agents used: tokens and cost
     Usage(Usage),
-    /// Shows the agents
-    #[command(subcommand, after_help = "Example: conductorctl agent list --probe")]
+    /// Shows the agents, and tries them out
+    #[command(subcommand, after_help = "Example: conductorctl agent list")]
     Agent(AgentCommand),
+    /// Checks what would keep an agent from working, and says what to do
+    Doctor(Doctor),
     /// Shows, starts, reloads and stops the daemon
     #[command(subcommand, after_help = "Example: conductorctl daemon info")]
     Daemon(DaemonCommand),

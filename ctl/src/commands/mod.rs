@@ -5,10 +5,12 @@ mod bus;
 mod completion;
 mod config;
 mod daemon;
+mod doctor;
 mod follow_task;
 mod logs;
 mod man;
 mod output;
+mod probe;
 mod project;
 mod prompt;
 mod ps;
@@ -101,6 +103,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Project(command) => Box::pin(project::run(context, command)).await,
         Command::Usage(args) => Box::pin(usage::run(context, &args)).await,
         Command::Agent(command) => Box::pin(agent::run(context, command)).await,
+        Command::Doctor(args) => Box::pin(doctor::run(context, &args)).await,
         Command::Daemon(command) => Box::pin(daemon::run(context, command)).await,
         Command::Config(command) => Box::pin(config::run(context, command)).await,
         Command::Completion(args) => completion::run(context, &args),

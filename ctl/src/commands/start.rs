@@ -158,6 +158,7 @@ pub(super) fn spec_of(args: &SpecArgs, agent: String, cwd: String) -> TaskSpec {
                 PermissionsArg::Full => Permissions::Full,
             })
             .into(),
+        probe: false,
     }
 }
 

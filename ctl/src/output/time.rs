@@ -56,6 +56,13 @@ pub(crate) fn clock(time: &prost_types::Timestamp) -> String {
         .map_or_else(|_| "–".into(), |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
+/// `15:11` if that is less than half a day off, else `Nov 23`; UTC.
+pub(crate) fn short_clock(time: &prost_types::Timestamp) -> String {
+    let Ok(at) = Timestamp::new(time.seconds, time.nanos) else { return "–".into() };
+    let off = (at.as_second() - Timestamp::now().as_second()).abs();
+    at.strftime(if off < 12 * 3_600 { "%H:%M" } else { "%b %d" }).to_string()
+}
+
 /// Whether a time has passed.
 pub(crate) fn is_past(time: &prost_types::Timestamp) -> bool {
     Timestamp::new(time.seconds, time.nanos).is_ok_and(|time| time <= Timestamp::now())

@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use conductor_proto::reason::DOMAIN;
-use conductor_proto::v1::{self, Agent, BusMessage, Project, Run, RunStatus, Task, TaskPhase, TaskSpec};
+use conductor_proto::v1::{
+    self, Agent, BusMessage, CheckAgentsResponse, Project, Run, RunStatus, Task, TaskPhase, TaskSpec,
+};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -29,6 +31,7 @@ pub(crate) struct World {
     pub(crate) runs: Vec<Run>,
     pub(crate) projects: Vec<Project>,
     pub(crate) agents: Vec<Agent>,
+    pub(crate) check: CheckAgentsResponse,
     /// Logs by run id: bytes and whether they are complete.
     pub(crate) logs: HashMap<String, (Vec<u8>, bool)>,
     /// Events by run id, and whether they are complete.

@@ -443,6 +443,11 @@ impl agent_service_server::AgentService for Fake {
         self.enter("ListAgents", &request).await?;
         ok(ListAgentsResponse { agents: self.lock().agents.clone() })
     }
+
+    async fn check_agents(&self, request: Request<CheckAgentsRequest>) -> Answer<CheckAgentsResponse> {
+        self.enter("CheckAgents", &request).await?;
+        ok(self.lock().check.clone())
+    }
 }
 
 #[tonic::async_trait]

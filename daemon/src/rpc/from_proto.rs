@@ -146,6 +146,7 @@ pub(super) fn spec(spec: v1::TaskSpec) -> Result<SpecDraft, Status> {
             Ok(v1::Permissions::Full) => Some(Permissions::Full),
             Err(_) => return Err(field("spec.permissions", "this value is not known to this version")),
         },
+        probe: spec.probe,
     })
 }
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use conductor_core::agents::{Finding, Level};
 use conductor_core::store::catalog::Catalog;
 use conductor_core::store::{ProjectRecord, TaskRecord};
-use conductor_core::supervisor::{AccountTrouble, AgentInfo, ProcessInfo, Supervisor, UsageRow};
+use conductor_core::supervisor::{AccountTrouble, AgentInfo, CheckReport, ProcessInfo, Supervisor, UsageRow};
 use conductor_core::types::{
     ChildPolicy, CostKind, End, EndReason, ExitPolicy, Limit, LimitKind, LimitSource, Message, Mode, Outcome,
     Ownership, Permissions, Phase, RunInfo, RunKey, RunStatus, Straggler, TaskSpec, Timestamp, Usage,
@@ -109,6 +110,7 @@ fn spec(spec: &TaskSpec) -> v1::TaskSpec {
         idle_warn: spec.idle_warn.map(duration),
         idle_timeout: spec.idle_timeout.map(duration),
         permissions: permissions(spec.permissions),
+        probe: spec.probe,
     }
 }
 
@@ -372,6 +374,45 @@ pub(super) fn agent(agent: AgentInfo) -> v1::Agent {
         model: agent.model.unwrap_or_default(),
         account: agent.account,
         trouble: agent.trouble.map(trouble),
+        permissions: permissions(agent.permissions),
+        permissions_problem: agent.permissions_problem.unwrap_or_default(),
+    }
+}
+
+/// What a check found.
+pub(super) fn check(report: CheckReport) -> v1::CheckAgentsResponse {
+    let findings = |all: Vec<Finding>| all.into_iter().map(finding).collect();
+    v1::CheckAgentsResponse {
+        machine: findings(report.machine),
+        agents: report
+            .agents
+            .into_iter()
+            .map(|checked| v1::AgentCheck { agent: Some(agent(checked.info)), findings: findings(checked.findings) })
+            .collect(),
+        shell: report
+            .shell
+            .into_iter()
+            .map(|(subject, text)| v1::Finding {
+                level: v1::FindingLevel::Notice.into(),
+                subject,
+                text,
+                fix: String::new(),
+            })
+            .collect(),
+    }
+}
+
+fn finding(found: Finding) -> v1::Finding {
+    v1::Finding {
+        level: match found.level {
+            Level::Good => v1::FindingLevel::Good,
+            Level::Notice => v1::FindingLevel::Notice,
+            Level::Problem => v1::FindingLevel::Problem,
+        }
+        .into(),
+        subject: found.subject.to_owned(),
+        text: found.text,
+        fix: found.fix.unwrap_or_default(),
     }
 }
 

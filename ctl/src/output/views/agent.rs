@@ -22,6 +22,8 @@ pub(crate) struct AgentView {
     model: String,
     account: String,
     trouble: Option<TroubleView>,
+    permissions: Option<String>,
+    permissions_problem: String,
 }
 
 #[derive(Serialize)]
@@ -49,9 +51,22 @@ fn trouble(trouble: &AccountTrouble) -> TroubleView {
     }
 }
 
-/// `ok`, `window limit until 17:46`, `login refused`.
+/// `ok`, `window limit until 17:46 UTC`, `login refused`, `not installed`.
 fn state(agent: &Agent) -> (String, Tone) {
-    let Some(trouble) = &agent.trouble else { return ("ok".to_owned(), Tone::Good) };
+    if let (true, Some(trouble)) = (agent.installed, &agent.trouble) {
+        return in_trouble(trouble);
+    }
+    let (text, tone) = match agent {
+        agent if agent.program.is_empty() => ("not installed", Tone::Quiet),
+        agent if !agent.installed => ("no key", Tone::Quiet),
+        agent if !agent.problem.is_empty() => ("problem", Tone::Failed),
+        agent if !agent.permissions_problem.is_empty() => ("can't be confined", Tone::Failed),
+        _ => ("ok", Tone::Good),
+    };
+    (text.to_owned(), tone)
+}
+
+fn in_trouble(trouble: &AccountTrouble) -> (String, Tone) {
     let kind = words::limit_kind(trouble.kind()).unwrap_or_default();
     match &trouble.until {
         None if trouble.kind() == LimitKind::Auth => ("login refused".to_owned(), Tone::Failed),
@@ -59,6 +74,34 @@ fn state(agent: &Agent) -> (String, Tone) {
         Some(at) if time::is_past(at) => (format!("{kind} limit, over since {}", time::clock(at)), Tone::Quiet),
         Some(at) if trouble.until_known => (format!("{kind} limit until {}", time::clock(at)), Tone::Waiting),
         Some(at) => (format!("{kind} limit, reset not known, next try {}", time::clock(at)), Tone::Waiting),
+    }
+}
+
+/// The same in 17 columns at most.
+fn short_state(agent: &Agent) -> (String, Tone) {
+    let (text, tone) = state(agent);
+    let text = match agent.trouble.as_ref().filter(|_| agent.installed).map(|trouble| (trouble, &trouble.until)) {
+        Some((_, Some(at))) if time::is_past(at) => "limit is over".to_owned(),
+        Some((trouble, Some(at))) if trouble.until_known => format!("limit until {}", time::short_clock(at)),
+        Some((_, Some(at))) => format!("limit, try {}", time::short_clock(at)),
+        _ => text,
+    };
+    (text, tone)
+}
+
+/// The number in what a program says of its version: `2.1.197` of `2.1.197 (Claude Code)`.
+fn short(version: &str) -> &str {
+    let is_number =
+        |word: &&str| word.trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit()) && word.contains('.');
+    version.split_whitespace().find(is_number).unwrap_or(version)
+}
+
+/// What a run may write to, or that it can't start.
+fn writes(agent: &Agent) -> Cell {
+    match words::permissions(agent.permissions()) {
+        Some(word) => Cell::from(word),
+        None if agent.permissions_problem.is_empty() => Cell::from(""),
+        None => Cell::toned("none", Tone::Failed),
     }
 }
 
@@ -79,6 +122,8 @@ impl Resource for Agent {
             model: self.model.clone(),
             account: self.account.clone(),
             trouble: self.trouble.as_ref().map(trouble),
+            permissions: words::permissions(self.permissions()),
+            permissions_problem: self.permissions_problem.clone(),
         }
     }
 
@@ -87,35 +132,38 @@ impl Resource for Agent {
     }
 
     fn table(agents: &[Self], wide: bool) -> Table {
-        let mut columns =
-            vec![("AGENT", Kind::Word), ("TYPE", Kind::Extra), ("INSTALLED", Kind::Word), ("DEFAULT", Kind::Word)];
-        columns.extend([("STATE", Kind::Text), ("VERSION", Kind::Word), ("LOGIN", Kind::Text)]);
-        if wide {
-            columns.extend([("MODEL", Kind::Word), ("ACCOUNT", Kind::Text), ("PROGRAM", Kind::Text)]);
+        if !wide {
+            return narrow(agents);
         }
-        columns.push(("PROBLEM", Kind::Text));
-        let mut table = Table::new(&columns);
+        let mut table = Table::new(&[
+            ("AGENT", Kind::Word),
+            ("TYPE", Kind::Word),
+            ("DEFAULT", Kind::Word),
+            ("STATE", Kind::Text),
+            ("VERSION", Kind::Word),
+            ("LOGIN", Kind::Text),
+            ("ACCOUNT", Kind::Text),
+            ("PERMISSIONS", Kind::Word),
+            ("MODEL", Kind::Word),
+            ("PROGRAM", Kind::Text),
+            ("PROBLEM", Kind::Text),
+        ]);
         for agent in agents {
-            let tone = if agent.installed { Tone::Good } else { Tone::Quiet };
-            let mut row = vec![
+            let (text, tone) = state(agent);
+            let problem = if agent.problem.is_empty() { &agent.permissions_problem } else { &agent.problem };
+            table.row(vec![
                 agent.name.as_str().into(),
                 agent.r#type.as_str().into(),
-                Cell::toned(yes_no(agent.installed), tone),
                 if agent.is_default { "default" } else { "" }.into(),
-                {
-                    let (text, tone) = state(agent);
-                    Cell::toned(if agent.installed { text.as_str() } else { "" }, tone)
-                },
+                Cell::toned(text, tone),
                 agent.version.as_str().into(),
                 agent.login.as_str().into(),
-            ];
-            if wide {
-                row.push(agent.model.as_str().into());
-                row.push(agent.account.as_str().into());
-                row.push(agent.program.as_str().into());
-            }
-            row.push(Cell::toned(&agent.problem, Tone::Failed));
-            table.row(row);
+                agent.account.as_str().into(),
+                writes(agent),
+                agent.model.as_str().into(),
+                agent.program.as_str().into(),
+                Cell::toned(problem, Tone::Failed),
+            ]);
         }
         table
     }
@@ -130,12 +178,54 @@ impl Resource for Agent {
             or_dash("login", &self.login),
             or_dash("model", &self.model),
             or_dash("account", &self.account),
+            or_dash("permissions", words::permissions(self.permissions()).unwrap_or_default()),
             {
                 let (text, tone) = state(self);
                 toned("state", text, tone)
             },
             line("default", yes_no(self.is_default)),
-            or_dash("problem", &self.problem),
+            or_dash("problem", [self.problem.as_str(), &self.permissions_problem].join("\n").trim()),
         ]
+    }
+}
+
+/// What fits 80 columns: the default is marked by a star, what is wrong is for `doctor`.
+fn narrow(agents: &[Agent]) -> Table {
+    let mut table = Table::new(&[
+        ("AGENT", Kind::Word),
+        ("STATE (UTC)", Kind::Word),
+        ("VERSION", Kind::Word),
+        ("LOGIN", Kind::Text),
+        ("WRITES", Kind::Word),
+        ("PROGRAM", Kind::Id),
+        ("ACCOUNT", Kind::Extra),
+    ]);
+    for agent in agents {
+        let (text, tone) = short_state(agent);
+        let here = |text: &str| if agent.installed { text.to_owned() } else { String::new() };
+        table.row(vec![
+            if agent.is_default { format!("{} *", agent.name) } else { agent.name.clone() }.into(),
+            Cell::toned(text, tone),
+            short(&agent.version).into(),
+            here(&agent.login).into(),
+            if agent.installed { writes(agent) } else { Cell::from("") },
+            agent.program.as_str().into(),
+            here(&agent.account).into(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_its_number() {
+        for (told, number) in
+            [("2.1.197 (Claude Code)", "2.1.197"), ("codex-cli 0.169.0", "0.169.0"), ("v3.1", "v3.1"), ("odd", "odd")]
+        {
+            assert_eq!(short(told), number);
+        }
     }
 }

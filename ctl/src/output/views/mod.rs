@@ -5,6 +5,7 @@
 
 mod agent;
 mod daemon;
+pub(crate) mod doctor;
 mod message;
 mod process;
 mod project;

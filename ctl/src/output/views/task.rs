@@ -53,6 +53,7 @@ struct SpecView {
     log_limit_bytes: u64,
     on_exit: String,
     permissions: Option<String>,
+    probe: bool,
     idle_warn: Option<String>,
     idle_timeout: Option<String>,
 }
@@ -86,6 +87,7 @@ fn spec(spec: &TaskSpec) -> SpecView {
         log_limit_bytes: spec.log_limit_bytes,
         on_exit: words::exit_policy(spec.on_exit()),
         permissions: words::permissions(spec.permissions()),
+        probe: spec.probe,
         idle_warn: duration(spec.idle_warn.as_ref()),
         idle_timeout: duration(spec.idle_timeout.as_ref()),
     }

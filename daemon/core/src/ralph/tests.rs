@@ -31,6 +31,7 @@ fn spec(max_restarts: u32) -> TaskSpec {
         idle_timeout: None,
         on_exit: ExitPolicy::Sweep,
         permissions: None,
+        probe: false,
     }
 }
 

@@ -74,6 +74,8 @@ pub struct SpecDraft {
     pub on_exit: ExitPolicy,
     /// What the agents may write to; `None`: as their configuration says.
     pub permissions: Option<Permissions>,
+    /// It tries its agent out: it starts although the account takes no work for now.
+    pub probe: bool,
 }
 
 /// A stop of a task or a run.

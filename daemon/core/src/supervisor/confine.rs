@@ -31,18 +31,21 @@ impl Granted {
 /// # Errors
 /// It is to be confined and can't be; the sentence names the ways out.
 pub(super) fn grant(shared: &Shared, spec: &TaskSpec) -> Result<Granted, String> {
+    grant_agent(shared, &spec.agent, spec.permissions)
+}
+
+/// The same of an agent, with what a task asks for.
+pub(super) fn grant_agent(shared: &Shared, agent: &str, asked: Option<Permissions>) -> Result<Granted, String> {
     let config = shared.config();
-    let agent = config.agents.get(&spec.agent).and_then(|agent| agent.permissions);
-    let asked = spec.permissions.or(agent).or(config.defaults.permissions);
-    if asked == Some(Permissions::Full) {
+    let own = config.agents.get(agent).and_then(|agent| agent.permissions);
+    if asked.or(own).or(config.defaults.permissions) == Some(Permissions::Full) {
         return Ok(Granted::Full);
     }
     let path = shared.host.env.get("PATH").cloned().unwrap_or_default();
     shared.trial.get(path.as_ref()).map(Granted::Confined).map_err(|problem| {
         format!(
-            "the agent {} is to be confined to its folders, and can't be: {problem}. Put that right, or let it write \
-             wherever you may: `permissions: full` for the agent in the configuration, or --permissions full for a task",
-            spec.agent
+            "the agent {agent} is to be confined to its folders, and can't be: {problem}. Put that right, or let it write \
+             wherever you may: `permissions: full` for the agent in the configuration, or --permissions full for a task"
         )
     })
 }

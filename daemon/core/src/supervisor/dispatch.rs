@@ -29,7 +29,7 @@ use super::shared::Shared;
 use crate::ralph::{Context, Effect, Event, step};
 use crate::store::TaskRecord;
 use crate::store::task_file::RequestRecord;
-use crate::types::{Phase, RunId, RunKey, StopIntent, TaskKey, Timestamp};
+use crate::types::{Outcome, Phase, RunId, RunKey, StopIntent, TaskKey, Timestamp};
 
 /// Jobs that may wait for one task: a person who clicks, not a flood. Beyond, commands are refused.
 const MAX_JOBS: usize = 256;
@@ -226,7 +226,13 @@ impl Dispatcher {
     fn handle(&mut self, message: Message) {
         match message {
             Message::Insert { file, recovered, reply } => self.insert(*file, recovered, reply),
-            Message::Event(key, event) => self.apply(&key, event, Asked::default()),
+            Message::Event(key, event) => {
+                let proven = working_account(&event);
+                self.apply(&key, event, Asked::default());
+                if let Some(account) = proven {
+                    self.lift(&account);
+                }
+            }
             Message::Performed { key, outcome } => self.performed(&key, outcome),
             Message::Retry(key) => {
                 if let Some(entry) = self.entries.get_mut(&key) {
@@ -272,6 +278,22 @@ impl Dispatcher {
                 self.queue.set_slots(usize::try_from(slots).unwrap_or(usize::MAX));
             }
             Message::ShutDown { stop_runs, reply } => self.shut_down(stop_runs, reply),
+        }
+    }
+
+    /// An account works: the tasks that wait for it go on, unless it was refused again since.
+    fn lift(&mut self, account: &str) {
+        if self.shared.accounts.limited(account, Timestamp::now()).is_some() {
+            return;
+        }
+        let waits = |entry: &Entry| {
+            entry.file.state.phase == Phase::WaitingLimit
+                && entry.file.state.limit.as_ref().is_some_and(|limit| limit.account == account)
+        };
+        let waiting: Vec<TaskKey> =
+            self.entries.iter().filter(|(_, entry)| waits(entry)).map(|(key, _)| key.clone()).collect();
+        for key in waiting {
+            self.apply(&key, Event::LimitLifted, Asked::default());
         }
     }
 
@@ -683,6 +705,12 @@ impl Dispatcher {
         }
         let _ = reply.send(());
     }
+}
+
+/// The account that a run which completed has used.
+fn working_account(event: &Event) -> Option<String> {
+    let Event::RunEnded(end) = event else { return None };
+    (end.last.outcome == Outcome::Completed).then(|| end.account.clone()).flatten()
 }
 
 /// Tasks above one, nearest first.

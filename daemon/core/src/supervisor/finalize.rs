@@ -10,11 +10,11 @@ use conductor_shim::protocol::{Cause, Exit, Tier};
 
 use super::shared::Shared;
 use crate::agents::{Adapter, EndCause, ExitFacts, Stream, StreamSummary, output};
-use crate::config::AgentKind;
+use crate::config::{AgentKind, Prices};
 use crate::ralph::{Interruption, LastRun, RunEnd};
 use crate::runner::{Cut, RunFinish, read_stop};
 use crate::store::{self, StoreError};
-use crate::types::{Outcome, RunInfo, RunStatus, Straggler, Timestamp, UsageScope};
+use crate::types::{Outcome, RunInfo, RunStatus, Straggler, Timestamp, Usage, UsageScope};
 
 /// Lines of standard error that an entry on the bus carries (as in conductor-loop).
 const TAIL_LINES: usize = 50;
@@ -62,6 +62,9 @@ pub(super) fn finalize(shared: &Shared, info: &RunInfo, finish: &RunFinish) -> R
     record.model = summary.model.clone().or(record.model);
     record.limit = judged.limit;
     account_for(shared, &mut record, &summary);
+    if let Some(adapter) = &adapter {
+        estimate(&shared.config().prices, adapter.kind(), &mut record, summary.usage_scope);
+    }
     if !matches!(finish, RunFinish::NeverStarted) {
         let answer = adapter.as_deref().and_then(|adapter| adapter.final_answer(&summary));
         let stdout = record.stdout_path.clone().unwrap_or_default();
@@ -94,6 +97,23 @@ fn account_for(shared: &Shared, record: &mut RunInfo, summary: &StreamSummary) {
     });
     record.usage = Some(earlier.map_or_else(|| seen.clone(), |earlier| seen.since(&earlier)));
     record.thread_usage = Some(seen);
+}
+
+/// What the configured prices say, where the vendor reported no cost. They stay in the record: other prices later change
+/// nothing of what was.
+fn estimate(prices: &Prices, kind: AgentKind, record: &mut RunInfo, scope: UsageScope) {
+    for (model, used) in record.models.iter_mut().filter(|(_, used)| used.cost.is_none()) {
+        used.cost = prices.cost(kind, Some(model), used);
+    }
+    let Some(used) = record.usage.as_mut().filter(|used| used.cost.is_none()) else { return };
+    let mut sum = Usage::default();
+    record.models.values().for_each(|model| sum.add(model));
+    // What is told of the models may be of a whole thread, or of some of them only.
+    let is_whole = scope != UsageScope::Thread && sum.tokens() == used.tokens();
+    used.cost = match sum.cost.filter(|_| is_whole) {
+        Some(cost) => Some(cost),
+        None => prices.cost(kind, record.model.as_deref(), used),
+    };
 }
 
 fn point(name: &'static str, folder: &Path) -> Result<(), StoreError> {
@@ -282,4 +302,68 @@ pub(super) fn unrecorded(info: &RunInfo, error: &StoreError) -> (RunInfo, RunEnd
     let finish = RunFinish::Lost(record.error_summary.clone().unwrap_or_default());
     let end = run_end(&record, &finish, &StreamSummary::default(), String::new());
     (record, end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Cost, CostKind, TaskKey};
+
+    fn prices() -> Prices {
+        let text = "codex: {'gpt-5*': {input: 2, output: 10}, gpt-mini: {input: 1, output: 1}}";
+        serde_yaml::from_str(text).expect("prices")
+    }
+
+    fn used(input: u64, cost: Option<f64>) -> Usage {
+        let cost = cost.map(|usd| Cost { usd, kind: CostKind::Exact });
+        Usage { input, cost, ..Usage::default() }
+    }
+
+    fn record(model: &str, usage: Usage, models: &[(&str, Usage)]) -> RunInfo {
+        let task = "task-20260101-000000-demo".parse().expect("task");
+        let key =
+            TaskKey::new("p".parse().expect("project"), task).run("20260101-0000000000-1-1".parse().expect("run"));
+        let mut info = store::run_info::unreadable(&key, store::run_info::RunProblem::Missing).info;
+        info.model = Some(model.to_owned());
+        info.usage = Some(usage);
+        info.models = models.iter().map(|(model, usage)| ((*model).to_owned(), usage.clone())).collect();
+        info
+    }
+
+    fn estimated(mut record: RunInfo, scope: UsageScope) -> (Option<(f64, CostKind)>, Vec<Option<f64>>) {
+        estimate(&prices(), AgentKind::Codex, &mut record, scope);
+        let total = record.usage.and_then(|used| used.cost).map(|cost| (cost.usd, cost.kind));
+        (total, record.models.values().map(|used| used.cost.map(|cost| cost.usd)).collect())
+    }
+
+    #[test]
+    fn a_run_without_a_cost_gets_that_of_the_prices_and_it_is_an_estimate() {
+        let (total, _) = estimated(record("gpt-5.1", used(1_000_000, None), &[]), UsageScope::Thread);
+        assert_eq!(total, Some((2.0, CostKind::Estimated)));
+        let (total, _) = estimated(record("unheard-of", used(1_000_000, None), &[]), UsageScope::Thread);
+        assert_eq!(total, None, "an unknown price is no price of zero");
+    }
+
+    #[test]
+    fn what_the_vendor_says_of_the_cost_stays() {
+        let (total, _) = estimated(record("gpt-5.1", used(1_000_000, Some(0.5)), &[]), UsageScope::Process);
+        assert_eq!(total, Some((0.5, CostKind::Exact)));
+    }
+
+    #[test]
+    fn models_have_prices_of_their_own_and_one_without_makes_the_sum_partial() {
+        let models = [("gpt-5.1", used(1_000_000, None)), ("gpt-mini", used(2_000_000, None))];
+        let (total, each) = estimated(record("gpt-5.1", used(3_000_000, None), &models), UsageScope::Process);
+        assert_eq!((total, each), (Some((4.0, CostKind::Estimated)), vec![Some(2.0), Some(2.0)]));
+        let models = [("gpt-5.1", used(1_000_000, None)), ("other", used(2_000_000, None))];
+        let (total, each) = estimated(record("gpt-5.1", used(3_000_000, None), &models), UsageScope::Process);
+        assert_eq!((total, each), (Some((2.0, CostKind::Partial)), vec![Some(2.0), None]));
+    }
+
+    #[test]
+    fn models_of_a_whole_thread_do_not_price_one_run_of_it() {
+        let models = [("gpt-5.1", used(5_000_000, None))];
+        let (total, _) = estimated(record("gpt-5.1", used(1_000_000, None), &models), UsageScope::Thread);
+        assert_eq!(total, Some((2.0, CostKind::Estimated)));
+    }
 }

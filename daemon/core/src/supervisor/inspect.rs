@@ -5,9 +5,12 @@ use std::time::Duration;
 use conductor_shim::process::Identity;
 use conductor_shim::tree;
 
-use super::{AccountTrouble, CommandError, Supervisor};
+use super::shared::Shared;
+use super::{AccountTrouble, CommandError, Supervisor, confine};
+use crate::agents::Agents;
+use crate::config::token_variable;
 use crate::runner;
-use crate::types::RunKey;
+use crate::types::{Permissions, RunKey};
 
 /// Clock ticks a second of `/proc/PID/stat`: fixed at 100 for user space on Linux.
 const TICKS: u64 = 100;
@@ -38,7 +41,7 @@ pub struct ProcessInfo {
 pub struct AgentInfo {
     /// Its name.
     pub name: String,
-    /// `claude` or `command`.
+    /// Its type: `claude`, `codex`, …, `command`.
     pub kind: String,
     /// Absolute path of its program; `None`: not found.
     pub program: Option<String>,
@@ -58,6 +61,10 @@ pub struct AgentInfo {
     pub account: String,
     /// What the account is in trouble for.
     pub trouble: Option<AccountTrouble>,
+    /// What a run may write to; `None`: it can't start.
+    pub permissions: Option<Permissions>,
+    /// Why it can't, and the ways out.
+    pub permissions_problem: Option<String>,
 }
 
 impl Supervisor {
@@ -85,44 +92,45 @@ impl Supervisor {
         let shared = std::sync::Arc::clone(&self.0.shared);
         super::perform::blocking(move || {
             let agents = shared.agents();
-            let config = shared.config();
-            let troubles = shared.accounts.list();
-            let default = agents.default_agent().map(str::to_owned);
-            let names: Vec<String> = agents.names().map(str::to_owned).collect();
-            names
-                .into_iter()
-                .filter_map(|name| {
-                    let adapter = agents.get(&name)?;
-                    let program = adapter.program();
-                    let login = adapter.login();
-                    let problem = program.as_ref().err().or(login.as_ref().err()).map(ToString::to_string);
-                    let (version, trouble) = match probe && program.is_ok() {
-                        true => match adapter.version() {
-                            Ok(version) => (version, None),
-                            Err(error) => (None, Some(error.to_string())),
-                        },
-                        false => (None, None),
-                    };
-                    let installed = adapter.installed();
-                    let account = adapter.account().unwrap_or_default();
-                    Some(AgentInfo {
-                        installed,
-                        trouble: troubles.get(&account).cloned(),
-                        account,
-                        kind: adapter.kind().name().to_owned(),
-                        program: program.ok().map(|path| path.display().to_string()),
-                        version,
-                        login: login.unwrap_or_default(),
-                        is_default: default.as_deref() == Some(name.as_str()),
-                        problem: problem.or(trouble),
-                        model: config.agents.get(&name).and_then(|agent| agent.model.clone()),
-                        name,
-                    })
-                })
-                .collect()
+            agents.names().filter_map(|name| info(&shared, &agents, name, probe)).collect()
         })
         .await
     }
+}
+
+/// One agent. With `probe` its program is asked for its version. Blocks.
+pub(super) fn info(shared: &Shared, agents: &Agents, name: &str, probe: bool) -> Option<AgentInfo> {
+    let adapter = agents.get(name)?;
+    let program = adapter.program();
+    let login = adapter.login();
+    let problem = program.as_ref().err().or(login.as_ref().err()).map(ToString::to_string);
+    let (version, unasked) = match probe && program.is_ok() {
+        true => match adapter.version() {
+            Ok(version) => (version, None),
+            Err(error) => (None, Some(error.to_string())),
+        },
+        false => (None, None),
+    };
+    let keyless = || format!("agent {name}: it needs a key: set agents.{name}.token_file, or {}", token_variable(name));
+    let installed = adapter.installed();
+    let unusable = (problem.is_none() && !installed).then(keyless);
+    let account = adapter.account().unwrap_or_default();
+    let granted = confine::grant_agent(shared, name, None);
+    Some(AgentInfo {
+        name: name.to_owned(),
+        installed,
+        trouble: shared.accounts.list().remove(&account),
+        account,
+        kind: adapter.kind().name().to_owned(),
+        program: program.ok().map(|path| path.display().to_string()),
+        version,
+        login: login.unwrap_or_default(),
+        is_default: agents.default_agent() == Some(name),
+        problem: problem.or(unusable).or(unasked),
+        model: shared.config().agents.get(name).and_then(|agent| agent.model.clone()),
+        permissions: granted.as_ref().ok().map(confine::Granted::name),
+        permissions_problem: granted.err(),
+    })
 }
 
 fn alive(identity: &Identity) -> Option<i32> {

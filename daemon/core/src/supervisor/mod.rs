@@ -6,6 +6,7 @@
 //! | `dispatch` | the one owner of mutable state; waits for nothing |
 //! | `perform` | writes, posts, starts and stops; one job at a time for each task |
 //! | `confine` | what a run may write to |
+//! | `check` | what would keep a run from starting |
 //! | `prepare`, `finalize` | the begin and the end of a run |
 //! | `submit` | a new task, whole or not at all |
 //! | `tasks`, `projects` | the commands |
@@ -19,6 +20,7 @@
 //! All futures here are cancel-safe: a caller that goes away neither undoes nor halves what it asked for.
 
 mod accounts;
+mod check;
 mod command;
 mod confine;
 mod delete;
@@ -64,6 +66,7 @@ use crate::store::{Catalog, IdSource, Root, StoreError};
 use crate::types::{RunKey, RunStatus, TaskKey, Timestamp};
 
 pub use accounts::AccountTrouble;
+pub use check::{AgentCheck, CheckReport, CheckRequest};
 pub use command::{Caller, CommandError, MAX_PROMPT, MAX_REQUEST_ID, ResumeRequest, SpecDraft, StopRequest, Submit};
 pub use inspect::{AgentInfo, ProcessInfo};
 pub use origin::Belonging;

@@ -117,7 +117,9 @@ fn build(shared: &Shared, file: &File, messages: &[Message]) -> Result<LaunchPla
     // Before the run has a folder: a missing program makes no run.
     adapter.program().map_err(|error| Unready::Attention(error.to_string()))?;
     let account = adapter.account().map_err(|error| Unready::Attention(error.to_string()))?;
-    if let Some(limit) = shared.accounts.limited(&account, Timestamp::now()) {
+    if !spec.probe
+        && let Some(limit) = shared.accounts.limited(&account, Timestamp::now())
+    {
         return Err(Unready::Limited(limit));
     }
     let granted = confine::grant(shared, spec).map_err(Unready::Attention)?;

@@ -48,9 +48,12 @@ enum Name {
 pub(super) fn check(
     shared: &Shared,
     caller: &Caller,
-    submit: Submit,
+    mut submit: Submit,
     request: Option<RequestRecord>,
 ) -> Result<Checked, CommandError> {
+    if submit.spec.probe && submit.prompt.is_empty() {
+        submit.prompt = prompt::PROBE.to_owned();
+    }
     let parent = submit.parent.or_else(|| caller.run.clone());
     let project = submit
         .project
@@ -79,6 +82,12 @@ pub(super) fn check(
     if caller.run.is_some() && !submit.spec.extra_args.is_empty() {
         // They could lift the permissions that the configuration gives an agent.
         return Err(CommandError::field("spec.extra_args", "a run can't set the arguments of an agent's program"));
+    }
+    if caller.run.is_some() && submit.spec.probe {
+        return Err(CommandError::field(
+            "spec.probe",
+            "a run can't start an agent whose account takes no work for now",
+        ));
     }
     let mut spec = spec(shared, submit.spec, known.root.as_deref())?;
     spec.title = title(&submit.prompt);
@@ -120,6 +129,7 @@ pub(super) fn spec(shared: &Shared, draft: SpecDraft, project_root: Option<&Path
             idle_timeout: draft.idle_timeout,
             on_exit: draft.on_exit,
             permissions: draft.permissions,
+            probe: draft.probe,
         },
     ))
 }
@@ -135,6 +145,7 @@ struct SpecRest {
     idle_timeout: Option<std::time::Duration>,
     on_exit: crate::types::ExitPolicy,
     permissions: Option<Permissions>,
+    probe: bool,
 }
 
 fn build_spec(
@@ -170,6 +181,7 @@ fn build_spec(
         idle_timeout: or_off(rest.idle_timeout, defaults.idle_timeout),
         on_exit: rest.on_exit,
         permissions: rest.permissions,
+        probe: rest.probe,
     }
 }
 

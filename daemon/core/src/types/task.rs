@@ -69,6 +69,9 @@ pub struct TaskSpec {
     /// What its agents may write to; `None`: as their configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permissions: Option<Permissions>,
+    /// It tries its agent out: it starts although the account takes no work for now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub probe: bool,
 }
 
 /// What an agent may write to.

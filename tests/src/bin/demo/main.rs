@@ -6,6 +6,7 @@
 
 mod claude;
 mod live;
+mod vendor;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -15,12 +16,14 @@ use clap::{Parser, ValueEnum};
 use conductor_proto::v1::{EndReason, ListTasksRequest, RunOutcome, Task, TaskPhase, TaskSpec};
 use conductor_tests::checks::Checks;
 use conductor_tests::client::{PROJECT, project_bus, task_bus};
+use conductor_tests::vendors::programs::Program;
 use conductor_tests::{Client, Config, DEADLINE, Daemon, Sandbox, Submit, entries, procs, tree, wait_for, wait_until};
 
 /// Shows Conductor at its main job and checks what it claims.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The agent: `fake` shows everything; `claude` runs the first task with the real Claude Code.
+    /// The agent: `fake` shows everything; `fake-claude`, `fake-codex`, `fake-gemini` and `fake-grok` do a task with the
+    /// vendor's own program against a fake of its service, without a key; `claude` does one with the real service.
     #[arg(long, value_enum, default_value_t = Agent::Fake)]
     agent: Agent,
 }
@@ -28,6 +31,10 @@ struct Arguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Agent {
     Fake,
+    FakeClaude,
+    FakeCodex,
+    FakeGemini,
+    FakeGrok,
     Claude,
 }
 
@@ -55,6 +62,10 @@ fn main() -> ExitCode {
     let mut checks = Checks::default();
     let result = match Arguments::parse().agent {
         Agent::Fake => show(&mut checks),
+        Agent::FakeClaude => vendor::show(&mut checks, Program::Claude),
+        Agent::FakeCodex => vendor::show(&mut checks, Program::Codex),
+        Agent::FakeGemini => vendor::show(&mut checks, Program::Gemini),
+        Agent::FakeGrok => vendor::show(&mut checks, Program::Grok),
         Agent::Claude => claude::show(&mut checks),
     };
     if let Err(error) = &result {

@@ -61,11 +61,9 @@ impl Driver for Claude {
             // As root it refuses to bypass permissions unless it is told that it is in a sandbox.
             draft.set("IS_SANDBOX", "1");
             draft.shown.push(("IS_SANDBOX", "1".to_owned()));
-            draft.notes.push(
-                "IS_SANDBOX=1 is set, since Claude Code refuses bypassPermissions as root without it; the agent is not \
-                 confined"
-                    .to_owned(),
-            );
+            draft
+                .notes
+                .push("IS_SANDBOX=1 is set, since Claude Code refuses bypassPermissions as root without it".to_owned());
         }
         draft.stdin = Some(base.stand_in(run, "Claude Code", MAX_STDIN, &mut draft.notes)?);
         Ok(())
