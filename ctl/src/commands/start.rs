@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use conductor_proto::v1::{
-    Agent, EnsureProjectRequest, ListAgentsRequest, LogStream, SubmitTaskRequest, Task, TaskMode, TaskSpec,
+    Agent, EnsureProjectRequest, ListAgentsRequest, LogStream, Permissions, SubmitTaskRequest, Task, TaskMode, TaskSpec,
 };
 
 use super::follow_task::{self, View, result_of};
@@ -125,7 +125,7 @@ async fn request(
 
 /// What the flags say of a task.
 pub(super) fn spec_of(args: &SpecArgs, agent: String, cwd: String) -> TaskSpec {
-    use conductor_proto::v1::{ChildPolicy, ExitPolicy, Permissions};
+    use conductor_proto::v1::{ChildPolicy, ExitPolicy};
     let child = args.on_child_timeout.map_or(ChildPolicy::Unspecified, |policy| match policy {
         ChildPolicyArg::Detach => ChildPolicy::Detach,
         ChildPolicyArg::Stop => ChildPolicy::Stop,
@@ -252,6 +252,15 @@ fn describe(screen: &Screen, spec: &TaskSpec, agent: Option<&Agent>) -> String {
         parts.push(format!("model {}", spec.model));
     }
     parts.push(format!("in {}", spec.cwd));
+    let permissions = match (spec.permissions(), agent) {
+        (Permissions::Unspecified, Some(agent)) => agent.permissions(),
+        (asked, _) => asked,
+    };
+    parts.push(match permissions {
+        Permissions::Confined => "confined to its folders".to_owned(),
+        Permissions::Full => "full permissions".to_owned(),
+        Permissions::Unspecified => String::new(),
+    });
     parts.push(if spec.mode() == TaskMode::Once {
         "a single run".to_owned()
     } else if spec.max_restarts > 0 {
