@@ -89,7 +89,7 @@ fn the_command_has_the_exact_flags_and_no_prompt_in_it() {
 fn bypassing_permissions_as_root_sets_is_sandbox_and_says_so() {
     let command = prepared(plain(), &[], true, |_| {});
     assert_eq!(value(&command, "IS_SANDBOX"), Some("1"));
-    assert!(command.display.starts_with("IS_SANDBOX=1 /") && command.notes[0].contains("not confined"));
+    assert!(command.display.starts_with("IS_SANDBOX=1 /") && command.notes[0].starts_with("IS_SANDBOX=1 is set"));
     let plan = AgentConfig { permission_mode: Some(PermissionMode::Plan), ..plain() };
     let command = prepared(plan, &[], true, |_| {});
     assert_eq!(value(&command, "IS_SANDBOX"), None);
