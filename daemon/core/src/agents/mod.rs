@@ -131,6 +131,8 @@ pub struct AgentCommand {
     pub agent: String,
     /// The program's own folders and files, to which it writes.
     pub state: Vec<PathBuf>,
+    /// The vendor's session that it goes on with, or begins under an id of ours; `None`: its stream will tell.
+    pub session: Option<String>,
 }
 
 impl fmt::Debug for AgentCommand {
