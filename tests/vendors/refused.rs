@@ -84,7 +84,7 @@ fn outage(program: Program) -> Setup {
         Program::Gemini => 3,
         Program::Grok => {
             setup.env = vec![("GROK_MAX_RETRIES", "1")];
-            3
+            8
         }
     };
     setup.scenario = format!("overload,times={times},of=long");

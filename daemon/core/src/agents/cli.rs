@@ -11,7 +11,7 @@ use super::program::command_line;
 use super::stream::Vendor;
 use super::{
     Adapter, AgentCommand, Classified, EventParser, ExitFacts, PrepareError, RunRequest, StreamSummary, VersionError,
-    env, limits, stream, text,
+    env, limits, session, stream, text,
 };
 use crate::config::{AgentKind, Env, PermissionMode};
 
@@ -168,6 +168,10 @@ impl<D: Driver> Adapter for Cli<D> {
     fn classify(&self, exit: &ExitFacts, parsed: &StreamSummary) -> Classified {
         let zone = limits::zone(self.base.environment().get("TZ").map(String::as_str));
         limits::classify(self.driver.vendor(), exit, parsed, &zone, &|text| self.base.masked(text))
+    }
+
+    fn session_lost(&self, exit: &ExitFacts, parsed: &StreamSummary) -> bool {
+        session::lost(self.driver.vendor(), exit, parsed)
     }
 
     fn masked(&self, text: &str) -> String {

@@ -459,7 +459,12 @@ fn arbitrary_event() -> impl Strategy<Value = Event> {
         Just(Outcome::Lost),
         Just(Outcome::AuthFailed)
     ];
-    let cut = prop_oneof![Just(None), Just(Some(Interruption::NeverStarted)), Just(Some(Interruption::Asked))];
+    let cut = prop_oneof![
+        Just(None),
+        Just(Some(Interruption::NeverStarted)),
+        Just(Some(Interruption::Asked)),
+        Just(Some(Interruption::SessionLost))
+    ];
     prop_oneof![
         Just(Event::Begin),
         Just(Event::SlotGranted),
