@@ -548,6 +548,8 @@ mod tests {
             // No date: the next time that the clock shows it.
             ("resets 2pm", "UTC", Some("2030-03-18T14:00:00Z")),
             ("resets 2:59pm", "UTC", None),
+            // The minute that is running: until its end.
+            ("resets 3pm", "UTC", Some("2030-03-17T15:01:00Z")),
             ("resets 2:57pm", "UTC", Some("2030-03-18T14:57:00Z")),
             ("Your limit will reset at 6pm (Asia/Taipei).", "UTC", Some("2030-03-18T10:00:00Z")),
             // Zones: that of the machine, names, offsets, abbreviations.
