@@ -83,8 +83,9 @@ fn outage(program: Program) -> Setup {
         // Its number of tries is in its settings.
         Program::Gemini => 3,
         Program::Grok => {
-            // It makes four or five, in some 46 s, also with the least number.
-            5
+            setup.env = vec![("GROK_MAX_RETRIES", "1")];
+            // So many tries it makes then, in some 46 s.
+            4
         }
     };
     setup.scenario = format!("overload,times={times},of=long");
