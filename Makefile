@@ -13,6 +13,8 @@ PREFIX ?= /usr/local
 AGENT ?= fake
 # Tests mostly wait for processes, so that more of them than CPUs run at once.
 TEST_THREADS ?= 4
+# They wait for their services mostly, too, but need more of a CPU.
+VENDOR_THREADS ?= 3
 # Seconds for each fuzz target.
 TIME ?= 60
 TARGET = $(shell cargo metadata --format-version 1 --no-deps 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
@@ -61,7 +63,7 @@ install: prepare
 test-vendors: prepare
 	.ci/prepare git bwrap node
 	cargo build --workspace --bins $(FAILPOINTS)
-	CONDUCTOR_VENDORS_DIR="$$(.ci/vendors)" cargo test -p conductor-tests $(FAILPOINTS) --test vendors
+	CONDUCTOR_VENDORS_DIR="$$(.ci/vendors)" cargo test -p conductor-tests $(FAILPOINTS) --test vendors -- --test-threads=$(VENDOR_THREADS)
 
 ## make record-streams          tests/data/streams anew, from the vendors' programs against the fake
 record-streams: prepare

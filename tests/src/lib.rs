@@ -21,5 +21,5 @@ pub use config::Config;
 pub use ctl::Output;
 pub use daemon::Daemon;
 pub use procs::Process;
-pub use sandbox::{Sandbox, in_sandbox};
+pub use sandbox::{Sandbox, in_given_sandbox, in_sandbox};
 pub use wait::{DEADLINE, wait_for, wait_until};

@@ -34,7 +34,16 @@ impl Sandbox {
     /// # Errors
     /// The folder can't be made, or a program is not built.
     pub fn new() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("cdt-").tempdir_in("/tmp").context("making a folder in /tmp")?;
+        Self::beneath(Path::new("/tmp"))
+    }
+
+    /// The same in another folder: confined agents have a `/tmp` of their own.
+    ///
+    /// # Errors
+    /// As [`Sandbox::new`].
+    pub fn beneath(parent: &Path) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("cdt-").tempdir_in(parent);
+        let folder = folder.with_context(|| format!("making a folder in {}", parent.display()))?;
         let sandbox = Self { folder, bin: bin_folder()? };
         for name in ["home", "run", "config", "work", "tmp"] {
             std::fs::create_dir(sandbox.path().join(name))?;
@@ -183,7 +192,14 @@ impl Sandbox {
 /// # Panics
 /// The test failed.
 pub fn in_sandbox(test: impl FnOnce(&Sandbox) -> Result<()>) {
-    let sandbox = Sandbox::new().expect("a sandbox");
+    in_given_sandbox(Sandbox::new().expect("a sandbox"), test);
+}
+
+/// The same in a sandbox that is there.
+///
+/// # Panics
+/// The test failed.
+pub fn in_given_sandbox(sandbox: Sandbox, test: impl FnOnce(&Sandbox) -> Result<()>) {
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&sandbox)));
     if !matches!(result, Ok(Ok(()))) {
         eprintln!("{}", sandbox.report());

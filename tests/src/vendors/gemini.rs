@@ -99,6 +99,17 @@ pub(super) fn refuse(kind: Kind, status: u16, reset: u64) -> Answer {
     }
 }
 
+/// The quota of a subscription, for whose end Gemini CLI does not wait, however near it is.
+pub(super) fn exhausted(reset: u64) -> Answer {
+    let wait = sse::seconds_until(reset);
+    let text = format!("You have reached the quota limit of this model. Your quota will reset after {wait}s.");
+    let info = json!({
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "QUOTA_EXHAUSTED",
+        "domain": "cloudcode-pa.googleapis.com",
+    });
+    error(429, "RESOURCE_EXHAUSTED", &text, json!([info, retry(wait)]))
+}
+
 fn quota(id: &str) -> Value {
     let violation = json!({"quotaMetric": "generativelanguage.googleapis.com/generate_requests", "quotaId": id});
     json!({"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [violation]})

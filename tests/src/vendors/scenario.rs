@@ -87,6 +87,11 @@ impl Scenario {
         self.parameter(name).and_then(|value| value.parse().ok()).unwrap_or(default)
     }
 
+    /// `1` or `0`; `None` if it is not said.
+    pub(super) fn flag(&self, name: &str) -> Option<bool> {
+        self.parameter(name).map(|value| value == "1")
+    }
+
     /// A duration (`3s`, `200ms`, `5m`, `2h`, a bare number is seconds), or what holds without one.
     pub(super) fn duration(&self, name: &str, default: Duration) -> Duration {
         self.parameter(name).and_then(duration).unwrap_or(default)

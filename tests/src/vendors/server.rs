@@ -300,11 +300,14 @@ fn refuse(service: Service, scenario: &Scenario, reset: u64) -> Answer {
         Service::Anthropic => anthropic::refuse(kind, status, reset),
         Service::OpenAi => responses::refuse(kind, status, reset),
         Service::Xai | Service::Chat => chat::refuse(kind, status, reset),
+        Service::Gemini if kind == Kind::Limit && scenario.flag("retry") == Some(false) => gemini::exhausted(reset),
         Service::Gemini => gemini::refuse(kind, status, reset),
         Service::Perplexity => perplexity::refuse(kind, status, reset),
     };
-    if scenario.number("retry", 0) == 1 {
-        answer.headers.retain(|(name, _)| *name != "x-should-retry");
+    match scenario.flag("retry") {
+        Some(true) => answer.headers.retain(|(name, _)| *name != "x-should-retry"),
+        Some(false) => answer.headers.retain(|(name, _)| *name != "retry-after"),
+        None => {}
     }
     answer
 }

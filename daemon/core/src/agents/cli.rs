@@ -11,7 +11,7 @@ use super::program::command_line;
 use super::stream::Vendor;
 use super::{
     Adapter, AgentCommand, Classified, EventParser, ExitFacts, PrepareError, RunRequest, StreamSummary, VersionError,
-    env, limits, stream, text,
+    env, limits, session, stream, text,
 };
 use crate::config::{AgentKind, Env, PermissionMode};
 
@@ -49,6 +49,8 @@ pub(crate) struct Draft {
     pub(crate) mode: PermissionMode,
     /// The model, if one was asked for.
     pub(crate) model: Option<String>,
+    /// The session that it goes on with, or begins under an id of ours.
+    pub(crate) session: Option<String>,
 }
 
 impl Draft {
@@ -126,6 +128,7 @@ impl<D: Driver> Adapter for Cli<D> {
             notes: Vec::new(),
             mode: base.config.permission_mode.unwrap_or_default(),
             model: run.model.clone().or_else(|| base.config.model.clone()),
+            session: run.resume_session.clone(),
         };
         if let Some(url) = &base.config.base_url {
             self.driver.address(url, &mut draft);
@@ -150,6 +153,7 @@ impl<D: Driver> Adapter for Cli<D> {
             notes: draft.notes,
             agent: base.name.clone(),
             state,
+            session: draft.session,
         })
     }
 
@@ -164,6 +168,10 @@ impl<D: Driver> Adapter for Cli<D> {
     fn classify(&self, exit: &ExitFacts, parsed: &StreamSummary) -> Classified {
         let zone = limits::zone(self.base.environment().get("TZ").map(String::as_str));
         limits::classify(self.driver.vendor(), exit, parsed, &zone, &|text| self.base.masked(text))
+    }
+
+    fn session_lost(&self, exit: &ExitFacts, parsed: &StreamSummary) -> bool {
+        session::lost(self.driver.vendor(), exit, parsed)
     }
 
     fn masked(&self, text: &str) -> String {

@@ -56,6 +56,8 @@ impl Driver for Codex {
     fn draft(&self, base: &Base, run: &RunRequest, draft: &mut Draft) -> Result<(), PrepareError> {
         let address = std::mem::take(&mut draft.words);
         draft.push(["exec", "--json", "--skip-git-repo-check", "-c", "check_for_update_on_startup=false"]);
+        // A login shell's profile sets PATH anew on many systems, without the folder of `conductorctl`.
+        draft.push(["-c", "allow_login_shell=false"]);
         match draft.mode {
             PermissionMode::BypassPermissions => draft.push(["--dangerously-bypass-approvals-and-sandbox"]),
             PermissionMode::DangerFullAccess => draft.push(["-s", "danger-full-access"]),
@@ -99,7 +101,7 @@ mod tests {
         let command = bench.prepared(|_| {});
         assert_eq!(
             bench.words(&command),
-            "exec --json --skip-git-repo-check -c check_for_update_on_startup=false \
+            "exec --json --skip-git-repo-check -c check_for_update_on_startup=false -c allow_login_shell=false \
              --dangerously-bypass-approvals-and-sandbox -"
         );
         assert_eq!(command.stdin.as_deref(), Some(bench.request.prompt.as_path()));

@@ -90,6 +90,7 @@ impl Adapter for Command {
             notes: Vec::new(),
             agent: self.base.name.clone(),
             state: Vec::new(),
+            session: None,
         })
     }
 

@@ -4,6 +4,8 @@
 //! It prefers its login to a key. So a run with a key gets a folder of settings without a login, made from the user's,
 //! where the user's has one.
 
+use sha2::{Digest, Sha256};
+
 use super::base::{Base, Facts, Folder};
 use super::cli::{Draft, Driver};
 use super::home;
@@ -64,17 +66,35 @@ impl Driver for Grok {
     fn draft(&self, base: &Base, run: &RunRequest, draft: &mut Draft) -> Result<(), PrepareError> {
         // There is no bound: it reads the file whole.
         let prompt = text(&base.stand_in(run, "Grok", u64::MAX, &mut draft.notes)?)?;
-        draft.push(["--prompt-file", &prompt, "--output-format", "streaming-json"]);
+        // Without `--verbatim` it sends of a prompt over some 99 kB only its head and its tail.
+        draft.push(["--prompt-file", &prompt, "--verbatim", "--output-format", "streaming-json"]);
         draft.push(["--permission-mode", draft.mode.name(), "--no-auto-update"]);
         if let Some(model) = draft.model.clone() {
             draft.push(["-m", &model]);
         }
-        if let Some(session) = &run.resume_session {
-            draft.push(["-r", session]);
+        match &run.resume_session {
+            Some(session) => draft.push(["-r", session]),
+            // Its stream names the session only at its end, which a run that is cut does not come to.
+            None => {
+                let session = session_of(run);
+                draft.push(["-s", &session]);
+                draft.session = Some(session);
+            }
         }
         draft.push(base.config.args.iter().chain(&run.extra_args).map(String::as_str));
         use_key(base, run, draft)
     }
+}
+
+/// The id of a run's own session, which has to be a UUID: made from the run's id, which is unique.
+fn session_of(run: &RunRequest) -> String {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&Sha256::digest(run.key.to_string())[..16]);
+    // Version 8: of a making of one's own (RFC 9562).
+    bytes[6] = bytes[6] & 0x0f | 0x80;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 /// Keeps a login out of the way of the key, if there are both.
@@ -127,12 +147,26 @@ mod tests {
             run.extra_args = vec!["--no-plan".into()];
         });
         let expected = format!(
-            "--prompt-file {} --output-format streaming-json --permission-mode acceptEdits --no-auto-update -m grok-4.6 \
-             -r 01a2 --max-turns 9 --no-plan",
+            "--prompt-file {} --verbatim --output-format streaming-json --permission-mode acceptEdits --no-auto-update \
+             -m grok-4.6 -r 01a2 --max-turns 9 --no-plan",
             bench.request.prompt.display()
         );
         assert_eq!(bench.words(&command), expected);
         assert_eq!((command.stdin, value_of(&bench, "GROK_DISABLE_AUTOUPDATER")), (None, Some("1".to_owned())));
+    }
+
+    #[test]
+    fn a_new_session_has_an_id_that_is_known_before_its_stream_tells_it() {
+        let bench = Bench::new("grok", plain(), &[]);
+        let begun = bench.prepared(|_| {});
+        let session = begun.session.clone().unwrap();
+        assert!(bench.words(&begun).contains(&format!(" -s {session}")) && session.len() == 36, "{session}");
+        assert_eq!((&session[14..15], &session[19..20] >= "8"), ("8", true));
+        let other = bench.prepared(|run| run.key.run = "20260101-0000000000-1-2".parse().unwrap());
+        assert_ne!(other.session, begun.session);
+        let resumed = bench.prepared(|run| run.resume_session = Some(session.clone()));
+        assert_eq!(resumed.session.as_ref(), Some(&session));
+        assert!(!bench.words(&resumed).contains(" -s "));
     }
 
     fn value_of(bench: &Bench, name: &str) -> Option<String> {

@@ -41,6 +41,7 @@ mod parser;
 pub mod program;
 pub mod prompt;
 mod rest;
+mod session;
 pub mod stream;
 pub mod version;
 mod xai;
@@ -131,6 +132,8 @@ pub struct AgentCommand {
     pub agent: String,
     /// The program's own folders and files, to which it writes.
     pub state: Vec<PathBuf>,
+    /// The vendor's session that it goes on with, or begins under an id of ours; `None`: its stream will tell.
+    pub session: Option<String>,
 }
 
 impl fmt::Debug for AgentCommand {
@@ -315,6 +318,11 @@ pub trait Adapter: Send + Sync + fmt::Debug {
 
     /// The run's outcome, from how its process ended and what its stream said.
     fn classify(&self, exit: &ExitFacts, parsed: &StreamSummary) -> Classified;
+
+    /// Whether it ended at once because the session that it was to go on with is not there.
+    fn session_lost(&self, _: &ExitFacts, _: &StreamSummary) -> bool {
+        false
+    }
 
     /// A text without the agent's keys, for what is kept or shown of its words.
     fn masked(&self, text: &str) -> String;

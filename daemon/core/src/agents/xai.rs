@@ -115,6 +115,10 @@ impl Adapter for Xai {
         if service { self.service.classify(exit, parsed) } else { self.program.classify(exit, parsed) }
     }
 
+    fn session_lost(&self, exit: &ExitFacts, parsed: &StreamSummary) -> bool {
+        self.program.session_lost(exit, parsed) || self.service.session_lost(exit, parsed)
+    }
+
     fn masked(&self, text: &str) -> String {
         self.program.masked(text)
     }

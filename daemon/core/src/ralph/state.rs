@@ -208,4 +208,6 @@ pub enum Interruption {
     Reboot,
     /// Conductor itself ended it: a stop of the run, a shutdown.
     Asked,
+    /// The vendor's session that it was to go on with is not there any more: it did nothing.
+    SessionLost,
 }

@@ -394,6 +394,19 @@ fn say_now_ends_the_turn_and_goes_on_at_once_in_the_session() {
 }
 
 #[test]
+fn a_session_that_is_gone_costs_no_attempt() {
+    let mut d = Driver::new(spec(1));
+    d.send(Event::Begin);
+    d.send(Event::SlotGranted);
+    d.send(Event::Checked(DoneMarker::Absent));
+    d.start();
+    d.end(Outcome::Failed, Some(42), Some(Interruption::SessionLost));
+    d.send(Event::Checked(DoneMarker::Absent));
+    assert_eq!((d.state.phase, d.state.crashes, d.state.continue_attempt), (Phase::Backoff, 0, true));
+    assert_eq!(d.pause(), Some(spec(1).restart_delay));
+}
+
+#[test]
 fn a_single_job_ends_with_its_run() {
     for (outcome, reason) in [(Outcome::Completed, EndReason::Done), (Outcome::Failed, EndReason::MaxRestarts)] {
         let mut d = Driver::new(TaskSpec { mode: Mode::Once, ..spec(1) });
@@ -459,7 +472,12 @@ fn arbitrary_event() -> impl Strategy<Value = Event> {
         Just(Outcome::Lost),
         Just(Outcome::AuthFailed)
     ];
-    let cut = prop_oneof![Just(None), Just(Some(Interruption::NeverStarted)), Just(Some(Interruption::Asked))];
+    let cut = prop_oneof![
+        Just(None),
+        Just(Some(Interruption::NeverStarted)),
+        Just(Some(Interruption::Asked)),
+        Just(Some(Interruption::SessionLost))
+    ];
     prop_oneof![
         Just(Event::Begin),
         Just(Event::SlotGranted),

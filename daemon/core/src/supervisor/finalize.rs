@@ -75,7 +75,13 @@ pub(super) fn finalize(shared: &Shared, info: &RunInfo, finish: &RunFinish) -> R
     store::run_info::write(&shared.root, &record)?;
     point("daemon.exit.after_run_info", &folder)?;
     shared.accounts.note(&record);
-    let end = run_end(&record, finish, &summary, tail);
+    let exited = matches!(finish, RunFinish::Exited(_));
+    let lost = exited && adapter.as_ref().is_some_and(|adapter| adapter.session_lost(&facts, &summary));
+    let mut end = run_end(&record, finish, &summary, tail);
+    if lost && end.interruption.is_none() {
+        end.interruption = Some(Interruption::SessionLost);
+        end.session = None;
+    }
     Ok((record, end))
 }
 

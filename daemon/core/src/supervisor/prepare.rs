@@ -202,7 +202,7 @@ fn build(shared: &Shared, file: &File, messages: &[Message]) -> Result<LaunchPla
         outcome: None,
         attempt: request.attempt,
         signal: None,
-        session_id: request.resume_session.clone(),
+        session_id: command.session.clone(),
         model: command.model.clone(),
         usage: None,
         models: BTreeMap::new(),

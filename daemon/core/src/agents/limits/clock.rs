@@ -15,6 +15,8 @@ const MAX_AHEAD: SignedDuration = SignedDuration::from_hours(8 * 24);
 /// A clock without a date that is this little in the past means the reset that was just now, not tomorrow's: clocks are
 /// printed in minutes.
 const JUST_NOW: SignedDuration = SignedDuration::from_mins(2);
+/// What a clock without seconds may mean.
+const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 /// A date without a year is of the next year, if in this one it is farther in the past.
 const YEAR_WRAPS: SignedDuration = SignedDuration::from_hours(180 * 24);
 /// Bytes of a text that are looked at.
@@ -131,10 +133,12 @@ impl Moment {
         let first_after = |date: Date| at(date).into_iter().find(|moment| *moment > now);
         match day {
             Day::Next => {
-                let just_now =
-                    at(today).into_iter().any(|moment| moment <= now && now.duration_since(moment) <= JUST_NOW);
-                let days = if just_now { 0..0 } else { 0..3 };
-                days.filter_map(in_days).find_map(first_after)
+                let just_now = |moment: &Timestamp| *moment <= now && now.duration_since(*moment) <= JUST_NOW;
+                match at(today).into_iter().find(just_now) {
+                    // The minute that is printed has not ended yet.
+                    Some(moment) => moment.checked_add(MINUTE).ok().filter(|end| *end > now),
+                    None => (0..3).filter_map(in_days).find_map(first_after),
+                }
             }
             Day::Today => first_after(today),
             Day::Tomorrow => first_after(in_days(1)?),
@@ -544,6 +548,8 @@ mod tests {
             // No date: the next time that the clock shows it.
             ("resets 2pm", "UTC", Some("2030-03-18T14:00:00Z")),
             ("resets 2:59pm", "UTC", None),
+            // The minute that is running: until its end.
+            ("resets 3pm", "UTC", Some("2030-03-17T15:01:00Z")),
             ("resets 2:57pm", "UTC", Some("2030-03-18T14:57:00Z")),
             ("Your limit will reset at 6pm (Asia/Taipei).", "UTC", Some("2030-03-18T10:00:00Z")),
             // Zones: that of the machine, names, offsets, abbreviations.
