@@ -194,3 +194,21 @@ fn usage_adds_up_by_every_group_and_outlives_its_task() {
         Ok(())
     });
 }
+
+#[test]
+fn a_name_whose_use_is_kept_is_not_given_to_another_task() {
+    in_sandbox(|sandbox| {
+        let (_daemon, client) = start_with(sandbox, &config(sandbox)?)?;
+        let mut names = std::collections::BTreeSet::new();
+        // Fast enough for several within one second, whatever the machine does.
+        for _ in 0..6 {
+            let ended = client.submit(script("same-name", &["done"]))?;
+            client.wait_task_for(&ended.task_id, SOON)?;
+            sandbox.ctl(&["task", "delete", &ended.task_id])?.ok()?;
+            ensure!(names.insert(ended.task_id.clone()), "{} was given twice", ended.task_id);
+        }
+        let total = client.wait(client.usage().get_usage(GetUsageRequest::default()))?.total.expect("a total");
+        ensure!(total.runs == 6, "{total:?}");
+        Ok(())
+    });
+}

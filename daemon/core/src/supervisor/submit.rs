@@ -278,8 +278,10 @@ fn write_staged(shared: &Shared, checked: Checked, staging: &Path) -> Result<Fil
             Name::Slug(slug) => shared.ids.task_id(&suffixed(slug, attempt + 1)),
         };
         let key = TaskKey::new(checked.project.clone(), task);
-        // Only to spare the writing for a name that is known to be taken; the rename is the test.
-        if matches!(checked.name, Name::Slug(_)) && attempt < MAX_NAMES && shared.root.task_dir(&key).exists() {
+        // A folder: only to spare the writing for a name that is known to be taken; the rename is the test. A deleted task
+        // whose use is kept under the name has it for ever.
+        let taken = || shared.root.task_dir(&key).exists() || shared.ledger.knows(&key);
+        if matches!(checked.name, Name::Slug(_)) && attempt < MAX_NAMES && taken() {
             attempt += 1;
             continue;
         }

@@ -156,6 +156,11 @@ impl Ledger {
         Self { path, deleted: Mutex::new(deleted) }
     }
 
+    /// Whether the use of a deleted task is kept under this name.
+    pub(super) fn knows(&self, task: &TaskKey) -> bool {
+        self.deleted.lock().unwrap_or_else(PoisonError::into_inner).contains_key(task)
+    }
+
     /// Keeps what the runs of a task used, durably. Blocks.
     pub(super) fn keep(&self, task: &TaskKey, runs: &[std::sync::Arc<RunInfo>]) -> std::io::Result<()> {
         let mut sums: BTreeMap<(Date, String, String), Charge> = BTreeMap::new();
