@@ -196,8 +196,8 @@ fn answer(program: Program, run: &Run) -> String {
         Program::Claude => of("result").last().map(|event| text(&event["result"])).unwrap_or_default(),
         Program::Codex => {
             let items = of("item.completed");
-            let messages = items.iter().filter(|event| event["item"]["type"] == "agent_message");
-            messages.last().map(|event| text(&event["item"]["text"])).unwrap_or_default()
+            let mut messages = items.iter().filter(|event| event["item"]["type"] == "agent_message");
+            messages.next_back().map(|event| text(&event["item"]["text"])).unwrap_or_default()
         }
         Program::Gemini => of("message")
             .iter()
