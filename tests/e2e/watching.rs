@@ -61,7 +61,8 @@ fn a_watch_begins_with_a_snapshot_and_goes_on_in_growing_revisions() {
             assert!(response.revision >= revision, "only what is new");
             match response.event {
                 Some(Event::Task(task)) => {
-                    assert_ne!(task.task_id, old.task_id, "what was seen does not come again");
+                    // The last entries of an ended task may be posted, and so noted, a moment after its end.
+                    assert!(task.revision > revision, "what was seen does not come again: {task:#?}");
                     if task.task_id == new.task_id && task.phase() == TaskPhase::Finished {
                         seen = true;
                         break;
