@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use conductor_proto::v1::EndReason;
-use conductor_tests::{Config, Daemon, Sandbox, in_sandbox};
+use conductor_tests::{Config, DEADLINE, Daemon, Sandbox, in_sandbox, wait_until};
 
 use crate::common::{finish, reason, script, start_with};
 
@@ -61,8 +61,13 @@ fn members_of_the_group_are_operators_and_nobody_else_is_let_in() {
         ensure!(code == 0 && said.contains(&task.task_id), "a member sees all: {code} {said}");
         let (code, said) = as_stranger(sandbox, &[GROUP.1], &["task", "delete", &task.task_id])?;
         ensure!(code == 0, "a member may do all: {code} {said}");
-        let audit = std::fs::read_to_string(sandbox.root().join(".conductor/audit.jsonl"))?;
-        let line = audit.lines().find(|line| line.contains("DeleteTask")).context("an audit line")?;
+        // Written beside the work, so a moment later.
+        let of_delete = || {
+            let audit = std::fs::read_to_string(sandbox.root().join(".conductor/audit.jsonl")).unwrap_or_default();
+            audit.lines().find(|line| line.contains("DeleteTask")).map(str::to_owned)
+        };
+        wait_until("it is audited", DEADLINE, || of_delete().is_some())?;
+        let line = of_delete().context("an audit line")?;
         ensure!(line.contains(&format!("user (uid {STRANGER}, pid ")), "{line}");
 
         let (code, said) = as_stranger(sandbox, &["2"], &["task", "list"])?;
