@@ -171,6 +171,13 @@ setsid sleep 1000 & trap '' INT; sleep 1001 & wait; wait; wait"#,
     assert_eq!(stopping.phase, Some(Phase::Stopping));
     let stopped = world.ended(&task).await;
     assert_eq!(reason(&stopped), EndReason::Stopped);
+    // The leader is reaped right after its end was recorded.
+    for _ in 0..500 {
+        if world.supervisor.processes(&run.key()).await.unwrap().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert!(world.supervisor.processes(&run.key()).await.unwrap().is_empty());
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
     let info = world.supervisor.catalog().run(&run.key()).unwrap();
